@@ -1,0 +1,28 @@
+"""Industrial visual anomaly detection: find what is wrong in a picture after having seen only good ones."""
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "G100Error": "errors",
+    "ImageSet": "data",
+    "load_data": "data",
+    "Detector": "detector",
+    "Inspection": "detector",
+    "load": "detector",
+    "PatchCore": "algorithms.patchcore",
+    "run_experiment": "experiment",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    "Import a public name when it is first used, so that `import g100` costs nothing."
+    if name not in _HOME:
+        raise AttributeError(f"module 'g100' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"g100.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,31 @@
+"""Installs what `settings.ini` describes; the report templates of `nbs/reports` travel as `g100.reports`."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+config = ConfigParser(delimiters=["="])
+config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
+project = config["DEFAULT"]
+extras = {name: project[f"{name}_requirements"].split() for name in ("demo", "lab", "dev")}
+extras["dev"] += extras["demo"]
+
+setup(
+    name=project["lib_name"],
+    version=project["version"],
+    description=project["description"],
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=project["author"],
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=project["keywords"],
+    python_requires=f">={project['min_python']}",
+    packages=find_packages(include=["g100", "g100.*"]) + ["g100.reports"],
+    package_dir={"g100.reports": "nbs/reports"},
+    package_data={"g100": ["*.mplstyle"], "g100.reports": ["*.ipynb"]},
+    install_requires=project["requirements"].split(),
+    extras_require=extras,
+    entry_points={"console_scripts": ["g100 = g100.cli:main"]},
+)

@@ -1,0 +1,91 @@
+"""The notebooks as files: where they are, how one is run, and what keeps its committed outputs honest.
+
+`python -m tests.notebooks refresh [NOTEBOOK ...]` exports the package, runs the notebooks (all of them, or those
+named), stores their fresh outputs and stamps them with the hash of the code that made them.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import papermill
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+SKIPPED = re.compile(r"^#\|\s*(eval:\s*false|slow|notest)\b", re.MULTILINE)
+
+
+def chapters() -> list[Path]:
+    "The notebooks of the book, in reading order; the papermill templates of `nbs/reports` are not among them."
+    found = (p for p in NBS.rglob("*.ipynb") if not {"reports", ".ipynb_checkpoints"} & set(p.relative_to(NBS).parts))
+    return sorted(found, key=lambda p: (len(p.relative_to(NBS).parts) > 1, p))
+
+
+def templates() -> list[Path]:
+    return sorted((NBS / "reports").glob("*.ipynb"))
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_hash(nb) -> str:
+    "SHA-256 of the code cells in their order: what the outputs depend on, as far as a notebook can say."
+    code = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def run(path: Path, parameters: dict | None = None, timeout: int = 600):
+    "Run a notebook in its own folder through papermill and give it back executed; the file is not touched."
+    nb = copy.deepcopy(read(path))
+    for cell in nb.cells:
+        if cell.cell_type == "code" and SKIPPED.search(cell.source):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "skip-execution"]
+    with tempfile.TemporaryDirectory() as folder:
+        source, executed = Path(folder) / path.name, Path(folder) / f"executed-{path.name}"
+        nbformat.write(nb, source)
+        unknown = set(parameters or {}) - set(papermill.inspect_notebook(str(source)))
+        assert not unknown, f"{path.name} has no parameters {sorted(unknown)}"
+        papermill.execute_notebook(
+            str(source), str(executed), parameters=parameters or {}, kernel_name="python3", cwd=str(path.parent),
+            execution_timeout=timeout, progress_bar=False,
+        )  # fmt: skip
+        return read(executed)
+
+
+def refresh(path: Path) -> None:
+    "Store fresh outputs in a notebook, cell by cell (papermill's own metadata stays out), clean it and stamp it."
+    nb, executed = read(path), {cell.id: cell for cell in run(path).cells}
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in executed[cell.id].outputs if o.get("name") != "stderr"]
+            cell.execution_count = None
+    nb.metadata["g100"] = {"executed": code_hash(nb)}
+    nbformat.write(nb, path)
+    clean(path)
+
+
+def clean(path: Path) -> None:
+    subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(path)], check=True, cwd=ROOT)
+
+
+def export() -> None:
+    "Write the package from the notebooks."
+    subprocess.run([Path(sys.executable).parent / "nbdev_export"], check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["refresh"]:
+        sys.exit(__doc__)
+    os.environ.pop("MPLBACKEND", None)
+    export()
+    for chapter in [Path(name).resolve() for name in sys.argv[2:]] or chapters():
+        print(chapter.relative_to(ROOT), flush=True)
+        refresh(chapter)
