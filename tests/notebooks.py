@@ -1,7 +1,7 @@
 """The notebooks as files: where they are, how one is run, and what keeps its committed outputs honest.
 
 `python -m tests.notebooks refresh [NOTEBOOK ...]` exports the package, runs the notebooks (all of them, or those
-named), stores their fresh outputs and stamps them with the hash of the code that made them.
+named), stores their fresh outputs, stamps them with the hash of the code that made them, and writes README.md.
 """
 
 import copy
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbconvert
 import nbformat
 import papermill
 
@@ -76,6 +77,19 @@ def clean(path: Path) -> None:
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(path)], check=True, cwd=ROOT)
 
 
+def readme() -> str:
+    "README.md: the index notebook as Markdown, its hidden cells left out, links seen from the top of the repository."
+    nb = read(NBS / "index.ipynb")
+    nb.cells = [cell for cell in nb.cells if not cell.source.startswith("#| hide")]
+    for cell in nb.cells:
+        if cell.source.startswith("#| echo: false"):
+            cell.source = ""
+    page, _ = nbconvert.MarkdownExporter().from_notebook_node(nb)
+    page = re.sub(r"```python\n\s*```\n", "", page)
+    page = re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", page).replace("](../", "](")
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
 def export() -> None:
     "Write the package from the notebooks."
     subprocess.run([Path(sys.executable).parent / "nbdev_export"], check=True, cwd=ROOT)
@@ -89,3 +103,4 @@ if __name__ == "__main__":
     for chapter in [Path(name).resolve() for name in sys.argv[2:]] or chapters():
         print(chapter.relative_to(ROOT), flush=True)
         refresh(chapter)
+    (ROOT / "README.md").write_text(readme())

@@ -1,0 +1,240 @@
+"g100.backbones: levels, weights from everywhere, what is refused, and what frozen means."
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from g100 import backbones as gb
+from g100.backbones import Backbone, list_backbones
+from g100.errors import G100Error
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
+X = torch.rand(2, 3, 64, 96, generator=torch.manual_seed(0))
+
+
+def line_of(work, *args):
+    "The message of the G100Error that a call raises; it must be one line."
+    with pytest.raises(G100Error) as caught:
+        work(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "levels", "channels"), [
+    ("lite0", (2, 3), [40, 112]), ("tf_efficientnet_lite0", (0, 4), [16, 320]), ("resnet18", (2, 3), [128, 256]),
+    ("wide_resnet50_2", (2, 3), [512, 1024]), ("vgg16", (0, 1, 2), [128, 256, 512]), ("vgg11_bn", (1, 2), [256, 512]),
+    ("mobilenetv3_small_100", (1, 2), [16, 24]), ("convnext_atto", (1, 2), [40, 80]),
+])  # fmt: skip
+def test_levels_have_stride_two_to_the_l_plus_one(name, levels, channels):
+    net = Backbone(name, levels, "random")
+    assert net.strides == [2 ** (level + 1) for level in levels] and net.channels == channels
+    assert net.name == name and net.levels == levels and net.weights == "random"
+    for f, c, s in zip(net(X), channels, net.strides, strict=True):
+        assert f.shape == (2, c, 64 // s, 96 // s) and f.isfinite().all()
+
+
+def test_channels_last_networks_are_turned():
+    net = Backbone("mambaout_femto", (2, 3), "random")
+    assert [f.shape[1] for f in net(X)] == net.channels
+
+
+def test_blocks_behind_the_last_tap_are_gone():
+    cut = gb.build("tf_efficientnet_lite0", (2, 3))
+    whole = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    assert len(cut.blocks) == 5 < len(whole.blocks)
+    cut.load_state_dict({key: value for key, value in whole.state_dict().items() if key in cut.state_dict()})
+    for a, b in zip(cut.eval()(X), whole.eval()(X)[2:4], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_names_and_levels_that_do_not_exist():
+    assert "did you mean 'resnet18'" in line_of(Backbone, "resnet1", (2,), "random")
+    assert "tag" in line_of(Backbone, "resnet18.nobody", (2,), "random")
+    assert "no level 5" in line_of(Backbone, "lite0", (2, 5)) and "3 (stride 16)" in line_of(Backbone, "lite0", (7,))
+    assert "no level 0" in line_of(Backbone, "convnext_atto", (0,), "random")
+    for levels in ((3, 2), (2, 2), ()):
+        assert "increasing" in line_of(Backbone, "lite0", levels)
+    assert {"lite0", "resnet18", "wide_resnet50_2"} <= set(list_backbones())
+    assert list_backbones("resnet18")[0] == "resnet18"
+
+
+def test_random_is_seeded_and_says_so():
+    with pytest.warns(UserWarning, match="RANDOM"):
+        a = Backbone("resnet18", (1,), "random")
+    state = torch.random.get_rng_state()
+    b, c = Backbone("resnet18", (1,), "random"), Backbone("resnet18", (1,), "random", seed=1)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(a(X)[0], b(X)[0]) and not torch.equal(a(X)[0], c(X)[0])
+
+
+# ---- embedded
+
+
+def test_embedded_is_timms_network_with_its_normalisation():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = Backbone()
+    full = timm.create_model("tf_efficientnet_lite0").eval()
+    full.load_state_dict(gb.embedded("tf_efficientnet_lite0"))
+    seen = []
+    for block in (2, 4):
+        full.blocks[block].register_forward_hook(lambda m, i, output: seen.append(output))
+    full((X - 0.5) / 0.5)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(net(X), seen, strict=True))
+    assert net.weights == "embedded" and net.levels == (2, 3)
+
+
+def test_embedded_belongs_to_lite0():
+    line = line_of(Backbone, "resnet18")
+    assert all(way in line for way in ('"pretrained"', "safetensors", '"random"'))
+
+
+def test_embedded_file_is_checked(monkeypatch):
+    monkeypatch.setattr(gb, "EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("opened before it was checked"))
+    assert "SHA-256" in line_of(Backbone)
+    monkeypatch.setattr(gb, "find_spec", lambda name: None)
+    assert "pip install" in line_of(Backbone)
+
+
+# ---- files and tensors
+
+
+@pytest.mark.parametrize(("name", "levels"), [("resnet18", (2, 3)), ("vgg11_bn", (1, 2)), ("lite0", (1,))])
+def test_a_file_of_the_whole_network_loads(tmp_path, name, levels):
+    whole = timm.create_model(gb.timm_name(name))
+    for module in whole.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    net = Backbone(name, levels, tmp_path / "w.safetensors")
+    given = {gb.canonical(key): value for key, value in whole.state_dict().items()}
+    for key, value in net.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, given[gb.canonical(key)]), key
+    again = Backbone(name, levels, net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(net(X), again(X), strict=True))
+    assert again.weights == "tensors" and net.weights == str(tmp_path / "w.safetensors")
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    state = Backbone("resnet18", (2, 3), "random").state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    line = line_of(Backbone, "resnet18", (2, 4), tmp_path / "w.safetensors")
+    assert "lacks 25 of the 100" in line and "layer4.0.conv1.weight" in line and "w.safetensors" in line
+    state["net.conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    assert "conv1.weight has shape (64, 1, 7, 7)" in line_of(Backbone, "resnet18", (2, 3), state)
+    assert "lacks" in line_of(Backbone, "resnet18", (2, 3), {})
+
+
+def test_files_that_are_broken_or_absent(tmp_path):
+    whole = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(100)}, whole)
+    data = whole.read_bytes()
+    for k in (0, 4, 20, len(data) - 8):
+        whole.write_bytes(data[:k])
+        assert "w.safetensors" in line_of(Backbone, "resnet18", (2,), whole)
+    assert "no file" in line_of(Backbone, "resnet18", (2,), tmp_path / "absent.safetensors")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (99,)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.pkl", "w.bin", "w.ckpt", "w"])
+def test_pickles_are_refused_unopened(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+    line = line_of(Backbone, "resnet18", (2,), str(tmp_path / name))
+    assert "safetensors" in line and "save_file" in line
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert "no safetensors file" in line_of(Backbone, "resnet18", (2,), tmp_path / "w.safetensors")
+
+
+def test_weights_that_are_no_weights():
+    assert "did you mean 'pretrained'" in line_of(Backbone, "resnet18", (2,), "pretraned")
+    for weights in (None, 3, ["a"]):
+        assert "type" in line_of(Backbone, "resnet18", (2,), weights)
+
+
+# ---- the hub
+
+
+def test_offline_is_one_line_and_soon(tmp_path):
+    "In a process of its own, with an empty cache, for the hub reads its environment once."
+    code = ("import time; from g100.backbones import Backbone; from g100.errors import G100Error; t = time.time()\n"
+            "try: Backbone('resnet18', (2, 3), 'pretrained')\n"
+            "except G100Error as e: print(time.time() - t, e)")  # fmt: skip
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    seconds, _, line = out.strip().partition(" ")
+    assert float(seconds) < 10 and "timm/resnet18" in line and "\n" not in line
+    assert all(way in line for way in ('weights="embedded"', "safetensors", '"random"'))
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch, tmp_path):
+    import huggingface_hub as hub
+
+    asked = []
+
+    def download(repo, file, local_files_only=False):
+        asked.append(local_files_only)
+        raise OSError("not there")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    start = time.perf_counter()
+    assert "cannot be reached" in line_of(Backbone, "resnet18", (2,), "pretrained")
+    assert asked == [True] and time.perf_counter() - start < 10
+    monkeypatch.setattr(gb, "reachable", lambda address: True)
+    assert "not there" in line_of(Backbone, "resnet18", (2,), "pretrained") and asked == [True, True, False]
+    assert "no safetensors" in line_of(gb.hub_file, {"architecture": "x"})
+
+
+def test_pretrained_reads_what_the_hub_gave(monkeypatch, tmp_path):
+    whole = timm.create_model("resnet18")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(gb, "hub_file", lambda config: str(tmp_path / "model.safetensors"))
+    net = Backbone("resnet18", (2, 3), "pretrained")
+    assert torch.equal(net.net.layer3[0].conv1.weight, whole.layer3[0].conv1.weight) and net.weights == "pretrained"
+
+
+# ---- frozen
+
+
+def test_frozen():
+    net = Backbone("resnet18", (1, 2), "random")
+    outer = nn.Sequential(net).train()
+    outer.requires_grad_(False)
+    assert not any(module.training for module in net.modules()) and not any(p.requires_grad for p in net.parameters())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    one = net(X)[0]
+    assert torch.allclose(net(X[:1])[0], one[:1], atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_gradients_reach_the_picture():
+    x = X.clone().requires_grad_()
+    Backbone("vgg11_bn", (1,), "random")(x)[0].sum().backward()
+    assert x.grad.abs().sum() > 0
+    with torch.inference_mode():
+        assert not Backbone("resnet18", (0,), "random")(X)[0].requires_grad
+
+
+def test_normalisation_is_the_networks_own():
+    for name, mean in (("lite0", 0.5), ("resnet18", 0.485)):
+        net = Backbone(name, (1,), "random")
+        assert float(net.mean[0, 0]) == pytest.approx(mean)
+        assert torch.equal(net(X)[0], net.net((X - net.mean) / net.std)[0])
+        assert not {"mean", "std"} & set(net.state_dict())
+        assert net.to(torch.float64)(X.double())[0].dtype == torch.float64

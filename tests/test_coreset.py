@@ -1,0 +1,192 @@
+"""The coreset against the plain greedy, brute force and its own definition."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from g100 import coreset as module
+from g100.coreset import k_center_greedy, project
+from g100.errors import G100Error
+
+
+def farthest_first(X, n, start):
+    "The greedy in float64 from differences: no expansion, no batches."
+    X = np.asarray(X, np.float64)
+    gap, index, radius = np.full(len(X), np.inf), [int(start)], []
+    while True:
+        gap = np.minimum(gap, np.square(X - X[index[-1]]).sum(1))
+        radius.append(np.sqrt(gap.max()))
+        if len(index) == n:
+            return np.array(index), np.array(radius)
+        gap_left = gap.copy()
+        gap_left[index] = -1
+        index.append(int(gap_left.argmax()))
+
+
+def curved(N, D=24, latent=5, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    z, A, B = (torch.randn(*shape, generator=g) for shape in ((N, latent), (latent, 40), (40, D)))
+    return torch.tanh(z @ A) @ B + 0.1 * torch.randn(N, D, generator=g)
+
+
+def covering(X, index):
+    return cdist(np.asarray(X, np.float64), np.asarray(X, np.float64)[np.asarray(index)]).min(1).max()
+
+
+@pytest.mark.parametrize("buffer", [2, 7, 64, 512, 5000])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_picks_are_those_of_the_plain_greedy(buffer, seed):
+    X = curved(3000)
+    got = k_center_greedy(X, 250, seed=seed, buffer=buffer)
+    index, radius = farthest_first(X, 250, got.index[0])
+    assert np.array_equal(got.index.numpy(), index)
+    np.testing.assert_allclose(got.radius.numpy(), radius, rtol=1e-5)
+
+
+def test_radius_is_the_covering_radius_of_every_prefix():
+    X = curved(800)
+    got = k_center_greedy(X, 60)
+    for k in (1, 2, 17, 60):
+        assert got.radius[k - 1].item() == pytest.approx(covering(X, got.index[:k]), rel=1e-5)
+    assert bool((got.radius.diff() <= 0).all())
+
+
+def test_a_prefix_is_what_a_shorter_run_returns():
+    X = curved(1500)
+    long = k_center_greedy(X, 200)
+    for k in (1, 50, 200):
+        short, prefix = k_center_greedy(X, k), long.prefix(k)
+        assert torch.equal(short.index, prefix.index) and len(prefix) == k
+        torch.testing.assert_close(short.radius, prefix.radius)
+    for k in (0, 201):
+        with pytest.raises(G100Error, match="1..200"):
+            long.prefix(k)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(4, 9), st.integers(1, 3), st.integers(0, 10**6))
+def test_never_more_than_twice_the_optimum(N, n, seed):
+    X = torch.randn(N, 2, generator=torch.Generator().manual_seed(seed)) * torch.tensor([1.0, 5.0])
+    best = min(covering(X, list(c)) for c in combinations(range(N), n))
+    got = k_center_greedy(X, n, seed=seed)
+    assert covering(X, got.index) <= 2 * best * (1 + 1e-5) + 1e-6
+    assert got.radius[-1].item() / 2 <= best * (1 + 1e-4) + 1e-6
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 40), st.integers(0, 10**6), st.integers(2, 80), st.data())
+def test_grids_full_of_ties_and_duplicates(N, seed, buffer, data):
+    n = data.draw(st.integers(1, N))
+    X = torch.randint(0, 3, (N, 2), generator=torch.Generator().manual_seed(seed)).float()
+    got = k_center_greedy(X, n, seed=seed, buffer=buffer)
+    assert len(set(got.index.tolist())) == n
+    for k in range(1, n + 1):
+        assert got.radius[k - 1].item() == pytest.approx(covering(X, got.index[:k]), abs=2e-3)
+        later = cdist(X, X[got.index[:k]]).min(1)
+        if k < n:
+            assert later[got.index[k]] == pytest.approx(later.max(), abs=2e-3)
+
+
+def test_all_equal_points():
+    got = k_center_greedy(torch.full((300, 4), 7.25), 300)
+    assert sorted(got.index.tolist()) == list(range(300))
+    assert got.radius.max().item() < 1e-3
+
+
+def test_every_point_twice():
+    half = curved(400)
+    X = torch.cat([half, half])
+    got = k_center_greedy(X, 800)
+    assert sorted(got.index.tolist()) == list(range(800))
+    assert {int(i) % 400 for i in got.index[:400]} == set(range(400))
+    assert got.radius[-1] == 0 and got.radius[399].item() < 2e-3 * X.norm(dim=1).max().item()
+
+
+def test_all_points_are_picked_once():
+    X = curved(700)
+    got = k_center_greedy(X, 700, buffer=100)
+    assert sorted(got.index.tolist()) == list(range(700)) and got.radius[-1] == 0
+
+
+def test_far_from_the_origin():
+    X = (curved(2000) * 64).round() / 64
+    here, there = k_center_greedy(X, 150), k_center_greedy(X + 1024, 150)
+    assert torch.equal(here.index, there.index)
+    torch.testing.assert_close(here.radius, there.radius, rtol=1e-4, atol=0)
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    X = curved(2500)
+    whole = k_center_greedy(X, 120)
+    monkeypatch.setattr(module, "_chunks", lambda N, *_: (slice(i, min(i + 77, N)) for i in range(0, N, 77)))
+    parts = k_center_greedy(X, 120)
+    assert torch.equal(whole.index, parts.index)
+    torch.testing.assert_close(whole.radius, parts.radius, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype):
+    X = curved(900).to(dtype)
+    got = k_center_greedy(X, 40)
+    assert torch.equal(got.index, k_center_greedy(X.double(), 40).index)
+
+
+def test_input_is_neither_changed_nor_required_to_be_contiguous():
+    X = curved(600)
+    before = X.clone()
+    assert torch.equal(k_center_greedy(X.T.contiguous().T, 30).index, k_center_greedy(X.numpy(), 30).index)
+    assert torch.equal(X, before)
+
+
+def test_seed():
+    X = curved(500)
+    assert torch.equal(k_center_greedy(X, 20, seed=5).index, k_center_greedy(X, 20, seed=5).index)
+    assert len({int(k_center_greedy(X, 1, seed=s).index[0]) for s in range(20)}) > 10
+
+
+@pytest.mark.parametrize("n", [0, -1, 11])
+def test_impossible_numbers_of_centres(n):
+    with pytest.raises(G100Error, match=r"1\.\.10"):
+        k_center_greedy(torch.randn(10, 3), n)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_nan_and_inf(bad):
+    X = torch.randn(50, 3)
+    X[20, 1] = bad
+    with pytest.raises(G100Error, match="NaN or Inf"):
+        k_center_greedy(X, 5)
+
+
+@pytest.mark.parametrize("X", [torch.zeros(0, 3), torch.zeros(3, 0), torch.zeros(3), torch.zeros(3, 3, dtype=torch.int)])
+def test_wrong_shapes_and_types(X):
+    with pytest.raises(G100Error, match="float matrix"):
+        k_center_greedy(X, 1)
+    with pytest.raises(G100Error, match="float matrix"):
+        project(X, 1)
+
+
+def test_projection_keeps_distances_as_chi_square_predicts():
+    X = curved(300, D=200)
+    ratio = torch.pdist(project(X, 256, seed=1).double()).square() / torch.pdist(X.double()).square()
+    assert abs(ratio.mean().item() - 1) < 0.05
+    spread = np.mean([
+        (torch.pdist(project(X[:2], 64, seed=s).double()).square() / torch.pdist(X[:2].double()).square() - 1).item() ** 2
+        for s in range(400)
+    ])  # fmt: skip
+    assert spread == pytest.approx(2 / 64, rel=0.25)
+
+
+def test_projection_is_seeded_linear_and_keeps_the_dtype():
+    X = curved(100)
+    assert torch.equal(project(X, 8, seed=1), project(X, 8, seed=1))
+    assert not torch.allclose(project(X, 8, seed=1), project(X, 8, seed=2))
+    torch.testing.assert_close(project(2 * X, 8), 2 * project(X, 8))
+    assert project(X.half(), 8).dtype == torch.float32 and project(X, 8).shape == (100, 8)
+    with pytest.raises(G100Error, match="dim=0"):
+        project(X, 0)

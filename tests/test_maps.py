@@ -1,0 +1,166 @@
+"""g100.maps against torch's interpolation, SciPy's Gaussian filter and scikit-image's morphology."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.morphology import opening as skimage_opening
+
+from g100.errors import G100Error
+from g100.maps import full_size, gaussian_kernel, image_score, outline, segment, smooth, upsample
+
+property_test = settings(deadline=None, max_examples=40)
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.integers(1, 30)
+
+
+def grid(seed, *shape, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def blobs(seed, n=2, size=24):
+    "Random bool masks of smooth shapes."
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(n, size, size)), (0, rng.uniform(0.5, 3), rng.uniform(0.5, 3)))
+    return noise > np.quantile(noise, rng.uniform(0.1, 0.95))
+
+
+@property_test
+@given(seeds, sizes, sizes, sizes, sizes)
+def test_upsample_is_torchs_bilinear_interpolation(seed, h, w, H, W):
+    P = grid(seed, 2, h, w)
+    expected = F.interpolate(P[:, None], size=(H, W), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(upsample(P, (H, W)), expected, atol=1e-12, rtol=0)
+
+
+@property_test
+@given(seeds, sizes, sizes, st.floats(0.05, 40))
+def test_smooth_is_scipys_gaussian_filter(seed, H, W, sigma):
+    A = grid(seed, 2, H, W)
+    expected = np.stack([ndimage.gaussian_filter(a, sigma) for a in A.numpy()])
+    np.testing.assert_allclose(smooth(A, sigma).numpy(), expected, atol=1e-12)
+
+
+def test_full_size_is_both_in_float32():
+    P = grid(0, 3, 28, 20, dtype=torch.float32)
+    up = F.interpolate(P[:, None], size=(224, 160), mode="bilinear", align_corners=False)[:, 0].numpy()
+    expected = np.stack([ndimage.gaussian_filter(a, 4) for a in up])
+    np.testing.assert_allclose(full_size(P, (224, 160), 4).numpy(), expected, atol=1e-5)
+
+
+@property_test
+@given(seeds, st.floats(-1e3, 1e3), sizes, sizes, st.floats(0, 20))
+def test_constants_stay_constant_and_maps_add(seed, c, h, H, sigma):
+    P, Q = grid(seed, 1, h, h), grid(seed + 1, 1, h, h)
+    constant = full_size(torch.full((1, h, h), c, dtype=torch.float64), H, sigma)
+    torch.testing.assert_close(constant, torch.full_like(constant, c))
+    both = full_size(c * P + Q, H, sigma)
+    torch.testing.assert_close(both, c * full_size(P, H, sigma) + full_size(Q, H, sigma), atol=1e-9, rtol=1e-9)
+
+
+@property_test
+@given(seeds, sizes, sizes, st.floats(0, 20))
+def test_no_value_leaves_the_range_of_the_grid(seed, h, H, sigma):
+    P = grid(seed, 1, h, h)
+    A = full_size(P, H, sigma)
+    assert P.min() - 1e-9 <= A.min() and A.max() <= P.max() + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_shape_dtype_and_device_are_kept(dtype):
+    P = grid(0, 2, 5, 7, dtype=dtype)
+    A = full_size(P, (20, 21), 1.5)
+    assert A.shape == (2, 20, 21) and A.dtype == dtype and A.device == P.device
+    torch.testing.assert_close(A.double(), full_size(P.double(), (20, 21), 1.5), atol=2e-2, rtol=0)
+    assert full_size(P, 20).shape == (2, 20, 20) and full_size(P[:0], 20).shape == (0, 20, 20)
+    assert full_size(P.to("meta"), 8, 1.0).device.type == "meta"
+
+
+def test_gradients_pass_even_when_the_first_call_was_an_inference():
+    with torch.inference_mode():
+        full_size(torch.zeros(1, 3, 3), 13, 1.25)
+    P = torch.ones(1, 3, 3, requires_grad=True)
+    full_size(P, 13, 1.25).sum().backward()
+    assert P.grad.sum().item() == pytest.approx(13 * 13, rel=1e-5)
+
+
+def test_gaussian_kernel():
+    g = gaussian_kernel(2.0)
+    assert len(g) == 17 and g.sum() == pytest.approx(1)
+    assert g[8] / g[10] == pytest.approx(np.exp(0.5))
+    assert gaussian_kernel(0).tolist() == [1.0]
+
+
+def test_image_score():
+    A = grid(3, 4, 30, 41)
+    flat = np.sort(A.flatten(1).numpy(), axis=1)
+    np.testing.assert_allclose(image_score(A), flat[:, -1])
+    np.testing.assert_allclose(image_score(A, "mean"), flat.mean(axis=1))
+    np.testing.assert_allclose(image_score(A, "top_percent"), flat[:, -13:].mean(axis=1))  # ceil(12.3)
+    tiny = grid(3, 2, 2, 2)
+    np.testing.assert_allclose(image_score(tiny, "top_percent"), image_score(tiny, "max"))
+
+
+@property_test
+@given(seeds, st.sampled_from([1, 3, 5, 7, 9]))
+def test_opening_removes_only_and_is_idempotent(seed, diameter):
+    masks = blobs(seed)
+    once = segment(masks.astype(float), 0.5, opening=diameter)
+    assert once.dtype == bool and not (once & ~masks).any()
+    assert (segment(once.astype(float), 0.5, opening=diameter) == once).all()
+    larger = masks | blobs(seed + 1)
+    assert not (once & ~segment(larger.astype(float), 0.5, opening=diameter)).any()
+
+
+@property_test
+@given(seeds)
+def test_opening_is_scikit_images_away_from_the_border(seed):
+    mask = np.pad(blobs(seed, n=1)[0], 8)
+    cross = ndimage.generate_binary_structure(2, 1)
+    assert (segment(mask[None].astype(float), 0.5)[0] == skimage_opening(mask, cross)).all()
+
+
+def test_segment_is_strict_and_takes_tensors_arrays_and_nan():
+    A = np.array([[[0.0, 1.0, 2.0, np.nan]]])
+    for maps in (A, torch.from_numpy(A)):
+        assert segment(maps, 1.0, opening=1).tolist() == [[[False, False, True, False]]]
+    assert segment(A, float("inf"), opening=1).sum() == 0
+    assert A[0, 0, 2] == 2.0
+    assert segment(np.zeros((0, 4, 4)), 0.0).shape == (0, 4, 4)
+
+
+def test_a_defect_cut_by_the_border_survives_the_opening():
+    A = np.zeros((1, 12, 12))
+    A[0, :4, :4] = 1
+    assert segment(A, 0.5, opening=3)[0, 0, 0]
+
+
+@property_test
+@given(seeds)
+def test_outline_is_the_mask_minus_its_erosion(seed):
+    mask = blobs(seed, n=1)[0]
+    assert (outline(mask) == mask & ~ndimage.binary_erosion(mask)).all()
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda: full_size(torch.zeros(4, 4), 8), "shape"),
+    (lambda: full_size(torch.zeros(1, 4, 4, dtype=torch.int64), 8), "floating"),
+    (lambda: full_size(np.zeros((1, 4, 4)), 8), "torch"),
+    (lambda: full_size(torch.zeros(1, 4, 0), 8), "shape"),
+    (lambda: full_size(torch.zeros(1, 4, 4), 0), "size"),
+    (lambda: full_size(torch.zeros(1, 4, 4), 8, -1), "sigma"),
+    (lambda: smooth(torch.zeros(1, 4, 4), float("nan")), "sigma"),
+    (lambda: image_score(torch.zeros(1, 4, 4), "maxx"), "did you mean 'max'"),
+    (lambda: segment(np.zeros((4, 4)), 0.5), "shape"),
+    (lambda: segment(np.zeros((1, 4, 4)), 0.5, opening=4), "opening"),
+    (lambda: segment(np.zeros((1, 4, 4)), 0.5, opening=0), "opening"),
+    (lambda: segment(np.zeros((1, 4, 4)), float("nan")), "threshold"),
+    (lambda: outline(np.zeros((1, 4, 4))), "shape"),
+])  # fmt: skip
+def test_bad_input_is_refused_in_one_line(call, says):
+    with pytest.raises(G100Error, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)

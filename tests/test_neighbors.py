@@ -1,0 +1,158 @@
+"""Nearest neighbours against scikit-learn and against float64."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from g100 import neighbors as module
+from g100.errors import G100Error
+from g100.neighbors import Neighbors
+
+
+def reference(bank, Z, k=1):
+    found = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(np.asarray(bank, np.float64))
+    return found.kneighbors(np.asarray(Z, np.float64))
+
+
+def cloud(N, D=32, seed=0):
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("M", [1, 2, 31, 32, 33, 500, 3276])
+@pytest.mark.parametrize("n", [1, 300])
+def test_as_scikit_learn(M, n):
+    bank, Z = cloud(M), cloud(n, seed=1)
+    distance, index = Neighbors(bank).nearest(Z)
+    d, i = reference(bank, Z)
+    np.testing.assert_allclose(distance, d[:, 0], rtol=1e-5)
+    assert np.array_equal(index, i[:, 0])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 120), st.integers(1, 40), st.integers(1, 40), st.integers(0, 10**6), st.data())
+def test_k_neighbours_as_scikit_learn(M, n, D, seed, data):
+    k = data.draw(st.integers(1, M))
+    bank, Z = cloud(M, D, seed), cloud(n, D, seed + 1)
+    distances, indices = Neighbors(bank).kneighbors(Z, k)
+    d, i = reference(bank, Z, k)
+    assert distances.shape == indices.shape == (n, k)
+    np.testing.assert_allclose(distances, d, rtol=1e-4, atol=1e-6)
+    assert bool((distances.diff(dim=1) >= 0).all())
+    assert all(len(set(row)) == k for row in indices.tolist())
+    pairs = np.linalg.norm(Z.double().numpy()[:, None] - bank.double().numpy()[indices], axis=2)
+    np.testing.assert_allclose(pairs, distances, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e4])
+def test_a_bank_vector_has_distance_zero_to_itself(offset):
+    bank = cloud(700) + offset
+    near = Neighbors(bank)
+    distance, index = near.nearest(bank)
+    assert bool((distance == 0).all()) and torch.equal(index, torch.arange(700))
+    assert bool((near.kneighbors(bank, 3)[0][:, 0] == 0).all())
+
+
+def test_near_twins_that_the_product_cannot_tell_apart():
+    bank = cloud(300) + 100
+    bank[150:] = bank[:150] + 1e-3 * cloud(150, seed=2)
+    Z = bank + 2e-4 * cloud(300, seed=3)
+    distance, index = Neighbors(bank).nearest(Z)
+    d, i = reference(bank, Z)
+    truth = np.square(Z.double().numpy()[:, None] - bank.double().numpy()).sum(2) ** 0.5
+    np.testing.assert_allclose(distance, truth.min(1), rtol=1e-5)
+    assert np.array_equal(index, truth.argmin(1))
+    naive = Z.square().sum(1)[:, None] + bank.square().sum(1) - 2 * Z @ bank.T
+    assert not np.allclose(naive.clamp(min=0).sqrt().amin(1), truth.min(1), rtol=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_the_error_bound_holds(dtype, offset):
+    bank, Z = cloud(400).to(dtype) * torch.linspace(0.01, 30, 400)[:, None].to(dtype) + offset, cloud(200, seed=1) + offset
+    near = Neighbors(bank)
+    for z, S, slack in module._blocks(near, Z.to(dtype)):
+        m, q, mean = (np.asarray(v, np.longdouble) for v in (near.bank, z, near.mean))
+        truth = np.square(q[:, None] - m).sum(2) / 2 - np.square(q - mean).sum(1)[:, None] / 2
+        error = np.abs(np.asarray(S[:, :400], np.longdouble) - truth)
+        assert (error <= np.asarray(slack, np.longdouble)[:, None] / 2).all()
+
+
+def test_duplicates_give_the_first():
+    bank = torch.cat([cloud(5)] * 40)
+    distance, index = Neighbors(bank).nearest(cloud(5))
+    assert bool((distance == 0).all()) and index.tolist() == [0, 1, 2, 3, 4]
+    distances, indices = Neighbors(torch.ones(100, 3)).kneighbors(torch.ones(4, 3), 100)
+    assert bool((distances == 0).all()) and sorted(indices[0].tolist()) == list(range(100))
+
+
+@pytest.mark.parametrize("budget", [1, 2**16, 2**20, 2**30])
+def test_chunks_do_not_matter(monkeypatch, budget):
+    bank, Z = cloud(900), cloud(1000, seed=1)
+    whole = Neighbors(bank).nearest(Z)
+    monkeypatch.setitem(module._BLOCK, "cpu", budget)
+    parts = Neighbors(bank).nearest(Z)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_scaling_scales_distances():
+    bank, Z = cloud(200), cloud(50, seed=1)
+    torch.testing.assert_close(Neighbors(8 * bank).nearest(8 * Z)[0], 8 * Neighbors(bank).nearest(Z)[0])
+
+
+def test_coarse_products_are_switched_off_and_back():
+    bank = cloud(600) + 10
+    Z = bank + 1e-2 * cloud(600, seed=1)
+    expected = Neighbors(bank).nearest(Z)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = Neighbors(bank).nearest(Z)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_types():
+    bank, Z = cloud(64), cloud(10, seed=1)
+    expected = Neighbors(bank).nearest(Z)
+    for b, z in ((bank.numpy(), Z.numpy()), (bank, Z.double()), (bank.double(), Z)):
+        distance, index = Neighbors(b).nearest(z)
+        assert torch.equal(index, expected[1])
+        torch.testing.assert_close(distance.float(), expected[0])
+    half = Neighbors(bank.half())
+    assert half.nearest(Z)[0].dtype == torch.float32 and len(half) == 64
+
+
+def test_no_queries():
+    near = Neighbors(cloud(50))
+    assert [tuple(v.shape) for v in near.nearest(torch.zeros(0, 32))] == [(0,), (0,)]
+    assert [tuple(v.shape) for v in near.kneighbors(torch.zeros(0, 32), 3)] == [(0, 3), (0, 3)]
+
+
+@pytest.mark.parametrize("k", [0, -1, 51])
+def test_impossible_k(k):
+    with pytest.raises(G100Error, match=r"1\.\.50"):
+        Neighbors(cloud(50)).kneighbors(cloud(2), k)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nan_and_inf(bad):
+    X = cloud(5)
+    X[2, 3] = bad
+    with pytest.raises(G100Error, match="bank holds NaN or Inf"):
+        Neighbors(X)
+    with pytest.raises(G100Error, match="Z holds NaN or Inf"):
+        Neighbors(cloud(5)).nearest(X)
+
+
+def test_wrong_shapes():
+    with pytest.raises(G100Error, match="empty"):
+        Neighbors(torch.zeros(0, 3))
+    with pytest.raises(G100Error, match="bank must be a float matrix"):
+        Neighbors(torch.zeros(3))
+    with pytest.raises(G100Error, match=r"\(N, 32\), as wide as the bank"):
+        Neighbors(cloud(5)).nearest(torch.zeros(4, 31))

@@ -1,0 +1,55 @@
+"""A small real detector, and small pictures, for tests that need a detector but no network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from g100.detector import ALGORITHMS, Detector
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class MeanPicture(Detector):
+    "The absolute difference to the mean good picture."
+
+    _tensors = ("mean_",)
+
+    def _fit(self, images):
+        self.mean_ = sum(x.sum(0) for x in self._batches(images, "averaging")) / len(images)
+
+    def _raw_map(self, x):
+        return (x - self.mean_).abs().mean(1)
+
+
+ALGORITHMS["mean-picture"] = "tests.toys:MeanPicture"
+
+
+def pictures(n: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    "n noisy grey pictures (n, size, size, 3), uint8."
+    noise = np.random.default_rng(seed).normal(128, 10, (n, size, size, 1)).clip(0, 255)
+    return noise.astype(np.uint8).repeat(3, axis=3)
+
+
+def spotted(n: int, size: int = 32, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    "The same with a bright square in each, and the masks of the squares."
+    found, masks = pictures(n, size, seed), np.zeros((n, size, size), bool)
+    corners = np.random.default_rng(seed).integers(0, size - size // 4, (n, 2))
+    for picture, mask, (r, c) in zip(found, masks, corners, strict=True):
+        here = slice(r, r + size // 4), slice(c, c + size // 4)
+        picture[here], mask[here] = 255, True
+    return found, masks
+
+
+def mvtec_folder(root: Path, good: int = 30, bad: int = 8, size: int = 32) -> Path:
+    "A category folder in MVTec's layout, of made-up pictures."
+    found, masks = spotted(bad, size)
+    sets = {"train/good": pictures(good, size), "test/good": pictures(bad, size, seed=2), "test/spot": found}
+    for name, images in sets.items():
+        (root / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(root / name / f"{i:03d}.png")
+    (root / "ground_truth" / "spot").mkdir(parents=True)
+    for i, mask in enumerate(masks):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / "ground_truth" / "spot" / f"{i:03d}_mask.png")
+    return root
