@@ -196,7 +196,7 @@ def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
         raise G100Error(f"{unknown('weights', str(weights), SOURCES)} (or the path of a .safetensors file)")
     return fill(build(name, levels), from_file(weights), str(weights))
 
-# %% ../nbs/1_foundations/02_backbones.ipynb #2d1fe8cd
+# %% ../nbs/1_foundations/02_backbones.ipynb #4844c39a
 class Backbone(nn.Module):
     """A frozen network: pictures (B, 3, H, W) in [0, 1] -> list of feature maps (B, C_l, H_l, W_l), one per level.
     `weights`: embedded (lite0), pretrained (timm's hub), random, a .safetensors path, or a dict of tensors."""
@@ -205,7 +205,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.levels = name, (levels,) if isinstance(levels, int) else tuple(levels)
         self.weights = "tensors" if isinstance(weights, Mapping) else str(weights)
-        self.net = weighted(timm_name(name), self.levels, weights, seed)
+        self.net = weighted(timm_name(name), self.levels, weights, seed).to(memory_format=torch.channels_last)
         self.channels, self.strides = self.net.feature_info.channels(), self.net.feature_info.reduction()
         self.channels_behind = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         for statistic in ("mean", "std"):
@@ -219,5 +219,5 @@ class Backbone(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         "Feature maps of pictures in [0, 1], normalised here; gradients with respect to x are possible."
-        maps = self.net((x - self.mean) / self.std)
+        maps = self.net(((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         return [f.permute(0, 3, 1, 2) for f in maps] if self.channels_behind else list(maps)

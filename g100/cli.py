@@ -6,7 +6,7 @@
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'parse_settings', 'experiment', 'show_row', 'run', 'demo',
            'gather', 'inspect_into', 'inspect', 'list_', 'version', 'main']
 
-# %% ../nbs/3_experiments/34_cli.ipynb #c6a79f19
+# %% ../nbs/3_experiments/34_cli.ipynb #aceb0ed1
 import csv
 import json
 import os
@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import __version__
 from .errors import G100Error
 
-# %% ../nbs/3_experiments/34_cli.ipynb #ad3c3817
+# %% ../nbs/3_experiments/34_cli.ipynb #8fb5eda5
 app = typer.Typer(
     name="g100",
     help="Finds what is wrong in a picture after having seen only good ones.",
     add_completion=False,
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Coreset', 'k_center_greedy', 'project']
 
-# %% ../nbs/2_algorithms/20_coreset.ipynb #5cdbe2df
+# %% ../nbs/2_algorithms/20_coreset.ipynb #08b4e773
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .errors import G100Error
 
@@ -31,10 +31,10 @@ class Coreset:
             raise G100Error(f"k={k} is not in 1..{len(self)}, the number of centres that were picked")
         return Coreset(self.index[:k], self.radius[:k])
 
-# %% ../nbs/2_algorithms/20_coreset.ipynb #151d4525
+# %% ../nbs/2_algorithms/20_coreset.ipynb #eced6692
 def _chunks(total: int, width: int, device: torch.device) -> Iterator[slice]:
-    "Slices over `total` rows, each so short that `width` float32 a row take 8 MiB (64 MiB on an accelerator)."
-    budget = 2**23 if device.type == "cpu" else 2**26
+    "Slices over `total` rows, each so short that `width` float32 a row take 4 MiB (64 MiB on an accelerator)."
+    budget = 2**22 if device.type == "cpu" else 2**26
     rows = max(64, budget // (4 * width))
     return (slice(i, min(i + rows, total)) for i in range(0, total, rows))
 
@@ -90,11 +90,11 @@ def _batch(cloud: _Cloud, size: int) -> tuple[Tensor, Tensor]:
     allowed = int((value >= bound).sum())
     return buffer[order[:allowed]], value[:allowed]
 
-# %% ../nbs/2_algorithms/20_coreset.ipynb #35ea9be4
+# %% ../nbs/2_algorithms/20_coreset.ipynb #55fb93ff
 def _resized(size: int, picked: int) -> int:
-    "The next size of the buffer, in 64..2048, after `picked` of `size` points were picks."
+    "The next size of the buffer, in 64..1024, after `picked` of `size` points were picks."
     if 2 * picked > size:
-        return max(size, min(2 * size, 2048))
+        return max(size, min(2 * size, 1024))
     return size if 8 * picked >= size else min(size, max(size // 2, 64))
 
 # %% ../nbs/2_algorithms/20_coreset.ipynb #c93b2aa4
@@ -105,12 +105,12 @@ def _points(X) -> Tensor:
         raise G100Error(f"X must be a float matrix (N, D) with at least one row, not {tuple(X.shape)} of {X.dtype}")
     return X.detach()
 
-# %% ../nbs/2_algorithms/20_coreset.ipynb #f2af02d4
+# %% ../nbs/2_algorithms/20_coreset.ipynb #3075f485
 def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bool = False) -> Coreset:
     """The farthest-first coreset of `n` rows of X (N, D): `index` (n,) in the order of the picks, `radius` (n,).
 
     The picks are those of the sequential greedy (Gonzalez 1985; PatchCore, arXiv 2106.08265), made in lazy batches
-    from a buffer of at first `buffer` points. Beside X it holds two numbers a point and some fixed 30 MB.
+    from a buffer of at first `buffer` points. Beside X it holds two numbers a point and a fixed 10 to 30 MB.
     G100Error for n outside 1..N, a wrong shape or type, NaN and Inf.
     """
     X = _points(X)
@@ -128,9 +128,9 @@ def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bo
             bar.update(len(picks))
     return Coreset(torch.cat(index), torch.cat([*gaps, cloud.gap.max().clamp(min=0)[None]]).sqrt())
 
-# %% ../nbs/2_algorithms/20_coreset.ipynb #f712e199
+# %% ../nbs/2_algorithms/20_coreset.ipynb #dfd0b031
 def project(X, dim: int, seed: int = 0) -> Tensor:
-    "X (N, D) times a Gaussian matrix (D, dim) / sqrt(dim), drawn by `seed`: the same on every device. At least float32."
+    "X (N, D) times a Gaussian matrix (D, dim) / sqrt(dim), the same for a `seed` on every device; at least float32."
     X = _points(X)
     if dim < 1:
         raise G100Error(f"dim={dim}: a projection has at least one dimension")

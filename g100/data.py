@@ -10,7 +10,7 @@ __all__ = ['DEEP', 'EXTENSIONS', 'LAYOUTS', 'SPECS', 'WORKERS', 'to_rgb', 'read_
            'load_data', 'check_array', 'split_stack', 'array_set', 'path_set', 'folder_set', 'as_image_set', 'Frame',
            'geometry', 'nearest', 'View', 'lay_back', 'ahead', 'batches', 'complaint', 'readable']
 
-# %% ../nbs/1_foundations/01_data.ipynb #465e59a6
+# %% ../nbs/1_foundations/01_data.ipynb #0741cd01
 import hashlib
 import json
 import os
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate, pad
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .errors import G100Error, unknown
 

@@ -33,17 +33,34 @@ def _full_precision(device: torch.device) -> Iterator[None]:
         if before != "highest":
             torch.set_float32_matmul_precision(before)
 
-# %% ../nbs/2_algorithms/21_neighbors.ipynb #2a20b179
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #34baa334
+def _matrix_units(device: torch.device) -> bool:
+    "Whether bfloat16 products are much faster than float32 here, and summed in float32: CPUs with AMX."
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and supported()
+
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #87eac416
+def _limit(smallest: Tensor, slack: Tensor) -> Tensor:
+    "The limit of a row (n,) from its smallest value (n,) and twice the error bound (n,): Eq. (5), or (7) in bfloat16."
+    if smallest.dtype == slack.dtype:
+        return smallest + slack
+    t = smallest.to(slack.dtype)
+    return (t + 1.01 * 2.0**-8 * t.abs() + slack).to(smallest.dtype)
+
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #6594584c
 _GROUP = 32
 
 
-def _table(centred: Tensor) -> Tensor:
-    "The right factor of Eq. (3) for centred vectors (M, D): (D + 1, M filled up to a multiple of 32)."
-    M, D = centred.shape
-    table = centred.new_zeros(-(-M // _GROUP) * _GROUP, D + 1)
-    torch.neg(centred, out=table[:M, :D])
-    table[:M, D] = centred.square().sum(1).div_(2)
-    table[M:, D] = torch.finfo(table.dtype).max / 4
+def _table(centred: Tensor, dtype: torch.dtype) -> Tensor:
+    "The right factor of Eq. (3) for centred vectors (M, D) in `dtype`: (D + 1 or more, M filled up to 32)."
+    (M, D), exact = centred.shape, dtype == centred.dtype
+    table = centred.new_zeros(-(-M // _GROUP) * _GROUP, D + 1 if exact else -(-(D + 3) // 32) * 32, dtype=dtype)
+    table[:M, :D] = -centred
+    rest = centred.square().sum(1).div_(2)
+    for column in table.T[D : D + (1 if exact else 3)]:
+        column[:M] = rest
+        rest = rest - column[:M].to(rest.dtype)
+    table[M:, D] = torch.finfo(dtype).max / 4
     return table.T
 
 # %% ../nbs/2_algorithms/21_neighbors.ipynb #145f0142
@@ -57,12 +74,21 @@ def _vectors(name: str, X, like: Tensor | None = None) -> Tensor:
         raise G100Error(f"{name} holds NaN or Inf; look at the pictures or the network it comes from")
     return X.to(torch.promote_types(X.dtype, torch.float32)) if like is None else X.to(like)
 
-# %% ../nbs/2_algorithms/21_neighbors.ipynb #8c6cba6d
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #e5ba59b7
+def _group_minima(S: Tensor) -> Tensor:
+    "The minima of the groups of S (n, 32 G), (n, G); bfloat16 is halved five times, which is faster there."
+    if S.dtype != torch.bfloat16:
+        return S.view(len(S), _GROUP, -1).amin(1)
+    groups = S.shape[1] // _GROUP
+    while S.shape[1] > groups:
+        S = torch.minimum(*S.chunk(2, dim=1))
+    return S
+
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #ea341781
 def _candidates(S: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    "All (row, column) where S (n, M) is within `slack` (n,) of the smallest of its row, Eq. (5), row by row."
-    groups = S.view(len(S), _GROUP, -1)
-    low = groups.amin(1)
-    limit = low.amin(1).add_(slack)
+    "All (row, column) where S (n, M) is below the limit of its row, Eq. (5) or (7), row by row."
+    low, groups = _group_minima(S), S.view(len(S), _GROUP, -1)
+    limit = _limit(low.amin(1), slack)
     row, group = (low <= limit[:, None]).nonzero(as_tuple=True)
     which, member = (groups[row, :, group] <= limit[row, None]).nonzero(as_tuple=True)
     return row[which], member.mul_(groups.shape[2]).add_(group[which])
@@ -93,7 +119,7 @@ def _first(k: int, n: int, row: Tensor, column: Tensor, distance: Tensor) -> tup
     keep = order[(count.cumsum(0) - count)[:, None] + torch.arange(k, device=row.device)]
     return distance[keep], column[keep]
 
-# %% ../nbs/2_algorithms/21_neighbors.ipynb #eb3eb37c
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #5d0c07d9
 _BLOCK = {"cpu": 2**23}
 
 
@@ -107,25 +133,38 @@ class _Bank:
         self.mean = self.bank.mean(0)
         with _full_precision(self.bank.device):
             centred = self.bank - self.mean
+            coarse = centred.dtype == torch.float32 and _matrix_units(centred.device)
+            self.table = _table(centred, torch.bfloat16 if coarse else centred.dtype)
             self.reach = torch.linalg.vector_norm(centred, dim=1).max()
-            self.table = _table(centred)
+            stored = self.table.T[: len(centred), : centred.shape[1]]
+            self.lost = torch.linalg.vector_norm(stored + centred, dim=1).max()
 
     def __len__(self) -> int:
         return len(self.bank)
 
-# %% ../nbs/2_algorithms/21_neighbors.ipynb #5901b9d4
-def _blocks(self: _Bank, Z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    "For every chunk of queries: the chunk, its block of Eq. (3), and the slack 2 E of Eq. (5)."
-    (width, M), device = self.table.shape, Z.device.type
-    rows = max(64, _BLOCK.get(device, 2**28) // (4 * M))
-    left, block = Z.new_ones(min(rows, len(Z)), width), Z.new_empty(min(rows, len(Z)), M)
-    for z in Z.split(rows) if len(Z) else ():
-        centred = torch.sub(z, self.mean, out=left[: len(z), :-1])
-        reach = torch.linalg.vector_norm(centred, dim=1).add_(self.reach)
-        S = torch.mm(left[: len(z)], self.table, out=block[: len(z)])
-        yield z, S, reach.square_().mul_(_slack(width - 1, Z.dtype))
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #e2385daa
+def _error(self: _Bank, centred: Tensor, left: Tensor) -> Tensor:
+    "Twice the bound (4) for centred queries (n, D), or (6) where the left factor (n, D) holds them rounded."
+    norm = torch.linalg.vector_norm(centred, dim=1)
+    double = (norm + self.reach).square_().mul_(_slack(centred.shape[1], centred.dtype))
+    if left.dtype == centred.dtype:
+        return double
+    lost = torch.linalg.vector_norm(centred - left, dim=1)
+    return double.add_(norm * self.lost).add_(lost * (self.reach + self.lost)).mul_(2)
 
-# %% ../nbs/2_algorithms/21_neighbors.ipynb #c0404552
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #ebc9ed5f
+def _blocks(self: _Bank, Z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    "For every chunk of queries: the chunk, its block of Eq. (3), and twice the error bound."
+    (width, M), D = self.table.shape, Z.shape[1]
+    rows = max(64, _BLOCK.get(Z.device.type, 2**28) // (4 * M))
+    left = self.table.new_ones(min(rows, len(Z)), width)
+    block = self.table.new_empty(len(left), M)
+    for z in Z.split(rows) if len(Z) else ():
+        n, centred = len(z), z - self.mean
+        left[:n, :D] = centred
+        yield z, torch.mm(left[:n], self.table, out=block[:n]), _error(self, centred, left[:n, :D])
+
+# %% ../nbs/2_algorithms/21_neighbors.ipynb #f05c891c
 class Neighbors(_Bank):
     "Exact nearest neighbours in `bank` (M, D), a float tensor or array; all results on its device."
 
@@ -145,7 +184,7 @@ class Neighbors(_Bank):
         parts = [(self.mean.new_empty(0, k), torch.empty(0, k, dtype=torch.long, device=self.mean.device))]
         with _full_precision(self.mean.device):
             for z, S, slack in _blocks(self, _vectors("Z", Z, self.bank)):
-                limit = S.topk(k, dim=1, largest=False).values[:, -1].add_(slack)
+                limit = _limit(S.topk(k, dim=1, largest=False).values[:, -1], slack)
                 pairs = (S <= limit[:, None]).nonzero(as_tuple=True)
                 parts.append(_first(k, len(z), *pairs, _distances(z, self.bank, *pairs)))
         return tuple(map(torch.cat, zip(*parts, strict=True)))

@@ -56,7 +56,7 @@ def run(path: Path, parameters: dict | None = None, timeout: int = 600):
         assert not unknown, f"{path.name} has no parameters {sorted(unknown)}"
         papermill.execute_notebook(
             str(source), str(executed), parameters=parameters or {}, kernel_name="python3", cwd=str(path.parent),
-            execution_timeout=timeout, progress_bar=False,
+            execution_timeout=timeout, progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
         return read(executed)
 

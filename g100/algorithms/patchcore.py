@@ -21,11 +21,11 @@ from ..errors import G100Error
 from ..maps import full_size, image_score
 from ..neighbors import Neighbors
 
-# %% ../../nbs/2_algorithms/22_patchcore.ipynb #2fe7463c
+# %% ../../nbs/2_algorithms/22_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
     "Eq. 1: (B, C, h, w) -> (B, dim or C, h, w), each position averaged over its patch_size x patch_size neighbours."
     if dim is None:
-        return F.avg_pool2d(phi, patch_size, stride=1, padding=patch_size // 2, count_include_pad=False)
+        return F.avg_pool2d(phi, patch_size, stride=1, padding=patch_size // 2, count_include_pad=True)
     neighbourhood = F.unfold(phi, patch_size, padding=patch_size // 2)  # (B, C * p * p, h * w)
     pooled = F.adaptive_avg_pool1d(neighbourhood.transpose(1, 2), dim)  # (B, h * w, dim)
     return pooled.transpose(1, 2).unflatten(2, phi.shape[2:])
