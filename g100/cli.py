@@ -45,7 +45,7 @@ def parse_settings(settings: list[str]) -> dict:
             parsed[key] = value
     return parsed
 
-# %% ../nbs/3_experiments/34_cli.ipynb #f89d33fe
+# %% ../nbs/3_experiments/34_cli.ipynb #fc25f381
 def experiment(out: Path, force: bool, algorithm: str, data: str, **options) -> dict:
     "Run one experiment and its report into the folder `out`; gives the row back."
     from g100.data import load_data
@@ -54,7 +54,7 @@ def experiment(out: Path, force: bool, algorithm: str, data: str, **options) -> 
     from g100.report import run_report
 
     with fresh_folder(out, force) as draft:
-        make_detector(algorithm, options.get("parameters"), options.get("paper", False))
+        make_detector(algorithm, options.get("parameters"), options.get("paper", False))._check()
         load_data(data, options.get("seed", 0))
         run_report("experiment", {"algorithm": algorithm, "data": data, "out": str(draft), **options}, draft)
         return json.loads((draft / "metrics.json").read_text())

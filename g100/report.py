@@ -6,6 +6,11 @@
 __all__ = ['QUIET', 'shown', 'table', 'result_table', 'who_saw_what', 'configuration_table', 'seconds_table', 'hindsight_table',
            'template', 'check_parameters', 'execute', 'to_html', 'run_report']
 
+# %% ../nbs/3_experiments/32_report.ipynb #a17578f6
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 # %% ../nbs/3_experiments/32_report.ipynb #20c139c6
 import os
 import re
@@ -100,8 +105,8 @@ def template(name: str) -> Path:
         raise unknown("report template", name, found)
     return found[name]
 
-# %% ../nbs/3_experiments/32_report.ipynb #d47703da
-QUIET = ["--IPKernelApp.log_level=40"]  # the kernel's own log: errors only
+# %% ../nbs/3_experiments/32_report.ipynb #fa259872
+QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own log, which is not the user's
 
 
 def check_parameters(source: Path, parameters: dict) -> None:

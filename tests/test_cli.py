@@ -13,6 +13,7 @@ import papermill
 import pytest
 from PIL import Image
 
+from g100 import cli
 from g100.cli import parse_settings
 from g100.errors import G100Error
 from g100.experiment import run_experiment, write_results
@@ -25,9 +26,23 @@ pixel_f1_max fit_seconds seconds_per_image peak_memory_mb versions commit datase
 TINY = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 
 
-def g100(*words, cwd=None) -> subprocess.CompletedProcess:
+def g100(*words) -> subprocess.CompletedProcess:
+    "The installed command, in a process of its own."
     command = [Path(sys.executable).parent / "g100", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def within(monkeypatch, capsys):
+    "The same command in this process, which spares the start."
+
+    def call(*words) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["g100", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +99,9 @@ def test_the_page_asks_nobody_and_hides_nothing(result):
     assert "remembering" not in page, "progress bars stay out"
 
 
-def test_inspect_judges_new_pictures(result, folder, tmp_path):
+def test_inspect_judges_new_pictures(within, result, folder, tmp_path):
     out = tmp_path / "verdicts"
-    done = g100("inspect", result[0] / "model", folder / "test" / "spot", folder / "test" / "good" / "000.png", "--out", out)
+    done = within("inspect", result[0] / "model", folder / "test" / "spot", folder / "test" / "good" / "000.png", "--out", out)
     assert done.returncode == 0, done.stderr
     with (out / "verdicts.csv").open() as file:
         verdicts = list(csv.DictReader(file))
@@ -95,8 +110,8 @@ def test_inspect_judges_new_pictures(result, folder, tmp_path):
         assert Image.open(out / "pictures" / verdict["picture"]).size == (64, 64)
 
 
-def test_inspect_and_run_give_the_same_scores(result, folder, tmp_path):
-    g100("inspect", result[0] / "model", folder / "test", "--out", tmp_path / "verdicts")
+def test_inspect_and_run_give_the_same_scores(within, result, folder, tmp_path):
+    within("inspect", result[0] / "model", folder / "test", "--out", tmp_path / "verdicts")
     tables = []
     for file in (result[0] / "scores.csv", tmp_path / "verdicts" / "verdicts.csv"):
         with file.open() as text:
@@ -130,20 +145,20 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
     (("patchcore", "--set", "coreset_ratio"), "KEY=VALUE"), (("patchcore", "--set", "coreset_ratio=0"), "coreset_ratio=0"),
     (("patchcore", "--weights", "nowhere.safetensors", "--backbone", "resnet18"), "nowhere.safetensors"),
 ])  # fmt: skip
-def test_run_refuses_in_one_line(folder, tmp_path, words, said):
-    refused(g100("run", *words, "--data", f"mvtec:{folder}", "--out", tmp_path / "out"), said)
+def test_run_refuses_in_one_line(within, folder, tmp_path, words, said):
+    refused(within("run", *words, "--data", f"mvtec:{folder}", "--out", tmp_path / "out"), said)
     assert not list(tmp_path.iterdir()), "nothing half-written"
 
 
 @pytest.mark.parametrize("spec, said", [
     ("mvtek:x", "did you mean 'mvtec'"), ("mvtec:nowhere", "nowhere"), ("elpv:duo", "duo"), ("mvtec:", "mvtec:DIR"),
 ])  # fmt: skip
-def test_run_refuses_data_in_one_line(tmp_path, spec, said):
-    refused(g100("run", "patchcore", "--data", spec, "--out", tmp_path / "out"), said)
+def test_run_refuses_data_in_one_line(within, tmp_path, spec, said):
+    refused(within("run", "patchcore", "--data", spec, "--out", tmp_path / "out"), said)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unreadable_picture_is_named_or_left_out(folder, tmp_path):
+def test_an_unreadable_picture_is_named_or_left_out(within, folder, tmp_path):
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "train" / "good" / "005.png").write_bytes(b"")
     broken = (data / "test" / "spot" / "003.png").read_bytes()
@@ -154,26 +169,26 @@ def test_an_unreadable_picture_is_named_or_left_out(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "005.png" in page and "003.png" in page, "what was left out is listed"
-    refused(g100("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts"), "003.png")
-    done = g100("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts", "--skip-unreadable")
+    refused(within("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts"), "003.png")
+    done = within("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts", "--skip-unreadable")
     assert done.returncode == 0 and "003.png" in done.stderr
 
 
-def test_an_existing_result_is_kept_unless_forced(result, folder):
+def test_an_existing_result_is_kept_unless_forced(within, result, folder):
     before = (result[0] / "metrics.json").read_bytes()
     words = ("run", "patchcore", "--data", f"mvtec:{folder}", "--out", result[0], *TINY)
-    refused(g100(*words), "exists", "--force")
+    refused(within(*words), "exists", "--force")
     assert (result[0] / "metrics.json").read_bytes() == before
     assert g100(*words, "--force").returncode == 0
 
 
-def test_inspect_refuses_what_is_no_model(folder, tmp_path):
-    refused(g100("inspect", tmp_path, folder / "test", "--out", tmp_path / "out"), "model.json")
-    refused(g100("inspect", tmp_path / "none", folder / "test", "--out", tmp_path / "out"), "no such model folder")
+def test_inspect_refuses_what_is_no_model(within, folder, tmp_path):
+    refused(within("inspect", tmp_path, folder / "test", "--out", tmp_path / "out"), "model.json")
+    refused(within("inspect", tmp_path / "none", folder / "test", "--out", tmp_path / "out"), "no such model folder")
 
 
-def test_list_names_what_there_is():
-    done = g100("list", "--backbones", "resnet18")
+def test_list_names_what_there_is(within):
+    done = within("list", "--backbones", "resnet18")
     assert done.returncode == 0
     for word in ("patchcore", "elpv:mono", "mvtec:DIR", "lite0", "resnet18"):
         assert word in done.stdout

@@ -53,10 +53,10 @@ def test_weight_of_a_single_neighbour_is_one():
 # --- patch features ---
 
 
-def test_mean_over_the_neighbourhood_by_hand():
+def test_mean_over_the_neighbourhood_by_hand_zeros_beyond_the_border():
     phi = torch.arange(12.0).reshape(1, 1, 3, 4)
     pooled = pool_patches(phi, 3)[0, 0]
-    assert pooled[1, 1] == phi[0, 0, :, :3].mean() and pooled[0, 0] == phi[0, 0, :2, :2].mean()
+    assert pooled[1, 1] == phi[0, 0, :, :3].mean() and pooled[0, 0] == phi[0, 0, :2, :2].sum() / 9
     assert torch.equal(pool_patches(phi, 1), phi)
 
 

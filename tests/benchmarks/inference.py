@@ -1,0 +1,93 @@
+"""How much PatchCore adds to the bare backbone's forward pass, and how much memory `fit` adds to the feature matrix.
+
+    python -m tests.benchmarks.inference [--repeats 7] [--batch 16] [--bank 3276] [--pictures 1500]
+
+Times are medians of interleaved repeats in one process, printed as ratios. Two baselines for the forward pass: the
+backbone as PatchCore runs it, and the same network as timm makes it (its own memory format, uncut).
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import timm
+import torch
+
+from g100 import PatchCore
+from g100.backbones import Backbone
+from g100.data import View, batches, load_data
+from g100.neighbors import Neighbors
+
+MEMORY = """
+import resource, sys, numpy as np, torch
+from g100 import PatchCore
+from g100.data import as_image_set
+n, what = int(sys.argv[1]), sys.argv[2]
+images = as_image_set(np.random.default_rng(0).integers(0, 255, (n, 224, 224), dtype=np.uint8))
+torch.manual_seed(0)
+detector = PatchCore(coreset_ratio=0.002, calibration=16 / n)
+few = PatchCore(calibration=0.5).fit(images[:64])  # libraries, batches and buffers of the allocator are there now
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+detector.fit(images)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def interleaved(works: dict, repeats: int) -> dict[str, float]:
+    "The median seconds of each piece of work, all run once in every round."
+    seconds = {name: [] for name in works}
+    for n in range(repeats + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            if n:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def detector_with_bank(size: int, view: View) -> PatchCore:
+    "PatchCore on solar cells, with a bank of exactly `size` patches."
+    cells = load_data("elpv:mono").train
+    detector = PatchCore(calibration=0.2, coreset_ratio=0.02).fit(cells)
+    detector.bank_ = detector.bank_[:size].contiguous()
+    assert len(detector.bank_) == size
+    detector.neighbors_ = Neighbors(detector.bank_)
+    detector.bank_neighbors_ = detector.neighbors_.kneighbors(detector.bank_, 9)[1]
+    return detector
+
+
+def inference(args: argparse.Namespace) -> None:
+    view, mono = View(224), load_data("elpv:mono")
+    detector = detector_with_bank(args.bank, view)
+    x = next(batches(mono.test, view, args.batch))
+    uncut = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
+    backbone: Backbone = detector.backbone_
+    with torch.inference_mode():
+        works = {"as timm makes it": lambda: uncut(x), "as PatchCore runs it": lambda: backbone(x)}
+        seconds = interleaved(works | {"PatchCore": lambda: detector._judge(x)}, args.repeats)
+    print(f"batch {args.batch}, bank {args.bank} x {detector.bank_.shape[1]}, {torch.get_num_threads()} threads")
+    for name, value in seconds.items():
+        print(f"  {name:22s} {1000 * value / args.batch:7.2f} ms a picture")
+    for name in works:
+        print(f"  PatchCore / bare backbone {name}: {seconds['PatchCore'] / seconds[name]:.2f}   (at most 1.3)")
+
+
+def memory(args: argparse.Namespace) -> None:
+    command = [sys.executable, "-c", MEMORY, str(args.pictures), "fit"]
+    added = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    matrix = 4 * (args.pictures - 16) * 784 * 152
+    print(f"fit on {args.pictures} pictures: feature matrix {matrix / 2**20:.0f} MiB, peak rises by {added / 2**20:.0f} MiB")
+    print(f"  ratio {added / matrix:.2f}   (at most 1.25)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("repeats", 7), ("batch", 16), ("bank", 3276), ("pictures", 1500)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    np.random.seed(0)
+    inference(arguments)
+    memory(arguments)
