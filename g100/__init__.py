@@ -10,6 +10,7 @@ _HOME = {
     "Inspection": "detector",
     "load": "detector",
     "PatchCore": "algorithms.patchcore",
+    "SemiOrthogonal": "algorithms.semiorth",
     "run_experiment": "experiment",
 }
 __all__ = sorted(_HOME)

@@ -228,8 +228,11 @@ class OutlierConvention(Inspecting):
 FORMAT = 1  # of the model folder; a change that old code cannot read raises it
 FITTED = ("threshold_", "pixel_threshold_", "typical_", "counts_")
 
-# %% ../nbs/1_foundations/06_detector.ipynb #a91ecb95
-ALGORITHMS = {"patchcore": "g100.algorithms.patchcore:PatchCore"}
+# %% ../nbs/1_foundations/06_detector.ipynb #b0d60e3b
+ALGORITHMS = {
+    "patchcore": "g100.algorithms.patchcore:PatchCore",
+    "semi-ort": "g100.algorithms.semiorth:SemiOrthogonal",
+}
 
 
 def algorithm(name: str) -> type["Detector"]:

@@ -1,0 +1,423 @@
+"""SemiOrthogonal against NumPy, SciPy and scikit-learn; the theorem; and its contract."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.spatial.distance import mahalanobis
+from sklearn.base import clone
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.exceptions import NotFittedError
+
+from g100.algorithms.semiorth import (
+    SemiOrthogonal,
+    accumulate,
+    embed,
+    fit_bytes,
+    haar,
+    largest_k,
+    pack,
+    unpack,
+    whitenings,
+)
+from g100.data import View, as_image_set
+from g100.detector import ALGORITHMS, load, split
+from g100.errors import G100Error
+from g100.maps import full_size
+from tests.toys import pictures, spotted
+
+ALGORITHMS.setdefault("semi-ort", "g100.algorithms.semiorth:SemiOrthogonal")
+SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20, "device": "cpu"}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*RANDOM weights.*", "ignore:.*false-positive rate.*", "ignore:.*pictures teach covariances.*"
+)
+
+
+@pytest.fixture
+def fitted():
+    return SemiOrthogonal(**SETTINGS).fit(pictures(60, 64))
+
+
+def tensor(images) -> torch.Tensor:
+    return torch.stack([View(64).image(image) for image in images])
+
+
+def direct_features(detector, images) -> np.ndarray:
+    "Embedded features (P, N, k), the direct way: up-sample, join, then multiply by W; float64."
+    with torch.inference_mode():
+        levels = detector.backbone_(tensor(images))
+        grid = levels[0].shape[2:]
+        x = torch.cat([F.interpolate(phi, grid, mode=detector.upsampling) for phi in levels], 1)
+        return (x.flatten(2).permute(2, 0, 1).double() @ detector.W_.double()).numpy()
+
+
+# --- Theorem 1 ---
+
+
+def residual(C, W, order):
+    return np.linalg.norm(np.linalg.inv(C) - W @ np.linalg.solve(W.T @ C @ W, W.T), order)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 8), st.data())
+def test_theorem_bounds_every_subspace_and_is_reached(F, data):
+    k, seed = data.draw(st.integers(1, F - 1)), data.draw(st.integers(0, 10**6))
+    rng = np.random.default_rng(seed)
+    lam = np.sort(rng.uniform(0.1, 10, F))
+    U = stats.ortho_group.rvs(F, random_state=seed)
+    C, W = (U * lam) @ U.T, rng.normal(size=(F, k))
+    bounds = {"fro": np.sqrt((lam[k:] ** -2.0).sum()), 2: 1 / lam[k]}
+    for order, bound in bounds.items():
+        assert residual(C, W, order) >= bound * (1 - 1e-8)
+        assert residual(C, U[:, :k] @ rng.normal(size=(k, k)), order) == pytest.approx(bound, rel=1e-5)
+    assert residual(C, U[:, F - k :], "fro") >= bounds["fro"] * (1 - 1e-8)
+
+
+def test_random_subspace_keeps_eigenvectors_on_average():
+    lam = np.array([0.1, 0.5, 1.0, 3.0, 9.0])
+    C, mean = np.diag(lam), np.zeros((5, 5))
+    for seed in range(1000):
+        W = haar(5, 2, seed).double().numpy()
+        mean += W @ np.linalg.solve(W.T @ C @ W, W.T) / 1000
+    rho = lam * mean.diagonal()
+    assert rho.sum() == pytest.approx(2, abs=1e-6) and (0 < rho).all() and (rho < 1).all()
+    scaled = np.sqrt(lam[:, None] * lam) * mean
+    assert np.abs(scaled - np.diag(rho)).max() < 0.06
+
+
+# --- the Haar distribution ---
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.data())
+def test_columns_are_orthonormal(F, data):
+    W = haar(F, data.draw(st.integers(1, F)), data.draw(st.integers(0, 2**31))).double()
+    torch.testing.assert_close(W.T @ W, torch.eye(W.shape[1], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("entry", [(0, 0), (3, 1), (5, 2)])
+def test_entries_have_the_marginal_of_the_haar_distribution(entry):
+    sample = np.array([haar(6, 3, seed)[entry].item() for seed in range(800)])
+    assert stats.kstest((1 + sample) / 2, stats.beta(2.5, 2.5).cdf).pvalue > 0.01
+
+
+def test_traces_are_those_of_scipy():
+    "The trace is the sum of the cosines of the eigenvalues' phases."
+    ours = [haar(5, 5, seed).trace().item() for seed in range(800)]
+    theirs = np.trace(stats.ortho_group.rvs(5, size=800, random_state=1), axis1=1, axis2=2)
+    plain = np.linalg.qr(np.random.default_rng(0).normal(size=(800, 5, 5)))[0].trace(axis1=1, axis2=2)
+    assert stats.ks_2samp(ours, theirs).pvalue > 0.01 > stats.ks_2samp(plain, theirs).pvalue
+
+
+def test_determinants_are_balanced():
+    signs = [float(np.linalg.det(haar(4, 4, seed).numpy())) > 0 for seed in range(400)]
+    assert 0.4 < np.mean(signs) < 0.6
+
+
+def test_seed_decides():
+    assert torch.equal(haar(10, 4, 1), haar(10, 4, 1)) and not torch.equal(haar(10, 4, 1), haar(10, 4, 2))
+
+
+# --- embedding ---
+
+
+@pytest.mark.parametrize("how", ["bilinear", "nearest"])
+@pytest.mark.parametrize("grids", [((12, 10), (6, 5), (3, 3)), ((7, 9), (4, 5))])
+def test_embedding_commutes_with_upsampling(how, grids):
+    torch.manual_seed(0)
+    levels = [torch.randn(3, 4 + i, *grid, dtype=torch.float64) for i, grid in enumerate(grids)]
+    W = haar(sum(phi.shape[1] for phi in levels), 5).double()
+    direct = torch.cat([F.interpolate(phi, grids[0], mode=how) for phi in levels], 1)
+    expected = torch.einsum("bchw,ck->hwbk", direct, W).flatten(0, 1)
+    torch.testing.assert_close(embed(levels, W, how), expected, rtol=1e-12, atol=1e-12)
+
+
+# --- the stream ---
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 10**6))
+def test_any_batches_give_the_covariance_of_numpy(sizes, k, seed):
+    z = torch.randn(3, sum(sizes), k, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 5 + 2
+    mean, scatter, n = torch.zeros(3, k, dtype=torch.float64), torch.zeros(3, k, k, dtype=torch.float64), 0
+    for part in z.split(sizes, dim=1):
+        n = accumulate(mean, scatter, n, part)
+    assert n == sum(sizes)
+    for p in range(3):
+        expected = np.atleast_2d(np.cov(z[p].numpy().T, bias=True))
+        np.testing.assert_allclose(scatter[p].numpy() / n, expected, atol=1e-10)
+        np.testing.assert_allclose(mean[p], z[p].numpy().mean(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_single_precision_survives_far_from_the_origin(offset):
+    z = (offset + np.random.default_rng(0).normal(size=(400, 6))).astype(np.float32)
+    mean, scatter, n = torch.zeros(1, 6), torch.zeros(1, 6, 6), 0
+    for part in torch.from_numpy(z).split(16):
+        n = accumulate(mean, scatter, n, part[None])
+    assert np.abs(scatter[0].numpy() / n - np.cov(z.T.astype(float), bias=True)).max() < 5e-3
+
+
+def test_triangles_are_packed_and_unpacked_exactly():
+    M = torch.randn(700, 7, 7)
+    assert torch.equal(unpack(pack(M)), M.tril()) and pack(M).shape == (700, 28)
+    assert unpack(pack(M).half()).dtype == torch.float32
+
+
+def test_whitening_is_the_inverse_of_the_cholesky_factor():
+    z = torch.randn(300, 5, 9)
+    scatter = z.mT @ z
+    found = torch.cat([block for _, block in whitenings(scatter, 5, 0.3)]).double()
+    C = scatter.double() / 5 + 0.3 * torch.eye(9)
+    torch.testing.assert_close(found.mT @ found, torch.linalg.inv(C), rtol=1e-3, atol=1e-4)
+    assert torch.equal(found, found.tril())
+
+
+# --- the whole, against NumPy, SciPy and scikit-learn ---
+
+
+def test_distances_are_those_of_scipy_and_scikit_learn(fitted):
+    good = split(as_image_set(pictures(60, 64)), 0.2, 0)[0]
+    learnt = direct_features(fitted, [good[i] for i in range(len(good))])
+    new = spotted(3, 64)[0]
+    seen, raw = direct_features(fitted, new), fitted._raw_map(tensor(new)).flatten(1).numpy()
+    for p in range(0, len(learnt), 37):
+        model = EmpiricalCovariance().fit(learnt[p])
+        np.testing.assert_allclose(model.covariance_, np.cov(learnt[p].T, bias=True), atol=1e-12)
+        scale = np.abs(model.covariance_).max()
+        S = fitted.scatter_[p].numpy() / fitted.seen_
+        np.testing.assert_allclose(np.tril(S), np.tril(model.covariance_), atol=1e-5 * scale)
+        np.testing.assert_allclose(fitted.mean_[p], model.location_, rtol=1e-4, atol=1e-5)
+        VI = np.linalg.inv(model.covariance_ + fitted.epsilon * np.eye(20))
+        expected = [mahalanobis(z, model.location_, VI) for z in seen[p]]
+        np.testing.assert_allclose(raw[:, p], expected, rtol=1e-3)
+
+
+def test_map_is_upsampled_and_smoothed(fitted):
+    x = tensor(spotted(2, 64)[0])
+    maps, scores = fitted._judge(x)
+    torch.testing.assert_close(maps, full_size(fitted._raw_map(x), (64, 64), 1.0))
+    assert maps.shape == (2, 64, 64) and scores.shape == (2,)
+
+
+def test_full_width_does_not_depend_on_the_rotation():
+    parameters = SETTINGS | {"levels": (1,), "k": 64}
+    teach, held = split(as_image_set(pictures(30, 64)), 0.2, 0)
+    maps = []
+    for seed in (0, 1):
+        detector = SemiOrthogonal(**parameters, seed=seed)
+        detector._settle()
+        detector._fit(teach)
+        maps.append(detector._raw_map(tensor([held[0]])))
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-3)
+
+
+def test_defects_score_higher_than_good_pictures(fitted):
+    good, bad = pictures(20, 64, seed=7), spotted(20, 64)[0]
+    assert fitted.score_samples(bad).max() < fitted.score_samples(good).min()
+
+
+def test_same_seed_same_detector(fitted):
+    again = SemiOrthogonal(**SETTINGS).fit(pictures(60, 64))
+    assert torch.equal(again.whitening_, fitted.whitening_) and again.threshold_ == fitted.threshold_
+
+
+def test_batch_size_does_not_matter_beyond_rounding(fitted):
+    other = SemiOrthogonal(**SETTINGS, batch_size=5).fit(pictures(60, 64))
+    x = spotted(4, 64)[0]
+    np.testing.assert_allclose(other.score_samples(x), fitted.score_samples(x), rtol=1e-3)
+
+
+def test_images_that_are_not_square():
+    detector = SemiOrthogonal(**SETTINGS | {"image_size": (64, 96)}).fit(pictures(30, 64))
+    assert detector.inspect(pictures(2, 48)).map.shape == (2, 64, 96)
+
+
+def test_memory_does_not_grow_with_pictures(fitted):
+    kept = {name: value.shape for name, value in vars(fitted).items() if torch.is_tensor(value)}
+    more = SemiOrthogonal(**SETTINGS).fit(pictures(90, 64))
+    assert kept == {name: value.shape for name, value in vars(more).items() if torch.is_tensor(value)}
+
+
+# --- partial_fit ---
+
+
+@pytest.mark.parametrize("storage", ["full", "packed"])
+def test_partial_fit_is_fitting_all_at_once(storage):
+    parts = pictures(50, 64, seed=1), pictures(30, 64, seed=2), pictures(21, 64, seed=3)
+    detector = SemiOrthogonal(**SETTINGS, storage=storage)
+    for part in parts:
+        assert detector.partial_fit(part) is detector
+    taught, held = zip(*(split(as_image_set(part), 0.2, 0) for part in parts), strict=True)
+
+    def stack(sets):
+        return np.stack([images[i] for images in sets for i in range(len(images))])
+
+    at_once = SemiOrthogonal(**SETTINGS, storage=storage)
+    at_once._settle()
+    at_once._fit(as_image_set(stack(taught)))
+    at_once._calibrate(as_image_set(stack(held)))
+    assert detector.seen_ == at_once.seen_ == len(stack(taught))
+    assert detector.counts_ == {"train": len(stack(taught)), "calibration": len(stack(held))}
+    scale = at_once.scatter_.abs().max()
+    torch.testing.assert_close(detector.scatter_ / scale, at_once.scatter_ / scale, rtol=0, atol=2e-6)
+    torch.testing.assert_close(detector.mean_, at_once.mean_, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(detector.calibration_scores_, at_once.calibration_scores_, rtol=1e-3)
+    assert detector.threshold_ == pytest.approx(at_once.threshold_, rel=1e-3)
+    assert detector.pixel_threshold_ == pytest.approx(at_once.pixel_threshold_, rel=1e-3)
+
+
+def test_partial_fit_after_loading_calibrates_on_the_new_and_says_so(tmp_path):
+    first, second = pictures(50, 64, seed=1), pictures(50, 64, seed=2)
+    detector = SemiOrthogonal(**SETTINGS).fit(first)
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    with pytest.warns(UserWarning, match="10 new ones alone"):
+        again.partial_fit(second)
+    detector.partial_fit(second)
+    assert torch.equal(again.whitening_, detector.whitening_) and torch.equal(again.mean_, detector.mean_)
+    assert again.counts_ == {"train": 80, "calibration": 10} and detector.counts_["calibration"] == 20
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"image_size": 32}, "image_size"), ({"k": 10}, "k was 20"), ({"seed": 5}, "seed"),
+    ({"levels": (1, 2)}, "levels"), ({"upsampling": "nearest"}, "upsampling"),
+])  # fmt: skip
+def test_partial_fit_refuses_changed_parameters(fitted, change, word):
+    before = fitted.scatter_.clone()
+    with pytest.raises(G100Error, match=f"partial_fit: .*{word}") as error:
+        fitted.set_params(**change).partial_fit(pictures(10, 64))
+    assert "\n" not in str(error.value) and torch.equal(before, fitted.scatter_)
+
+
+def test_partial_fit_refuses_another_shape(fitted):
+    with pytest.raises(G100Error, match="width / height 2.00"):
+        fitted.partial_fit(np.zeros((10, 32, 64), np.uint8))
+    fitted.partial_fit(pictures(10, 128))  # another size of the same shape is resized
+
+
+def test_partial_fit_refuses_unreadable_files_before_it_learns(fitted, tmp_path):
+    from PIL import Image
+
+    for i, picture in enumerate(pictures(6, 64)):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    before = fitted.scatter_.clone()
+    with pytest.raises(G100Error, match="3.png"):
+        fitted.partial_fit(tmp_path)
+    assert torch.equal(before, fitted.scatter_)
+    fitted.inspect(pictures(1, 64))
+
+
+def test_partial_fit_that_breaks_off_leaves_no_fitted_detector(fitted, monkeypatch):
+    def interrupted(images):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitted, "_learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.partial_fit(pictures(10, 64))
+    for call in (fitted.inspect, fitted.partial_fit):
+        with pytest.raises(NotFittedError):
+            call(pictures(4, 64))
+
+
+def test_partial_fit_refuses_abnormal_pictures_and_single_ones(fitted):
+    with pytest.raises(G100Error, match="good pictures only"):
+        fitted.partial_fit(pictures(4, 64), y=[0, 0, 1, 0])
+    with pytest.raises(G100Error, match="at least 2"):
+        fitted.partial_fit(pictures(1, 64))
+
+
+# --- storage ---
+
+
+@pytest.mark.parametrize("storage", ["full", "packed", "half"])
+def test_saved_detector_is_equal_to_the_bit(storage, tmp_path):
+    detector = SemiOrthogonal(**SETTINGS, storage=storage).fit(pictures(40, 64))
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    x = spotted(4, 64)[0]
+    np.testing.assert_array_equal(again.inspect(x).map, detector.inspect(x).map)
+    np.testing.assert_array_equal(again.score_samples(x), detector.score_samples(x))
+    assert again.get_params() == detector.get_params() and again.counts_ == detector.counts_
+
+
+def test_storages_agree():
+    X = pictures(40, 64)
+    full, packed, half = (SemiOrthogonal(**SETTINGS, storage=s).fit(X) for s in ("full", "packed", "half"))
+    x = spotted(4, 64)[0]
+    np.testing.assert_array_equal(packed.score_samples(x), full.score_samples(x))
+    np.testing.assert_allclose(half.score_samples(x), full.score_samples(x), rtol=2e-3)
+    size = full.whitening_.nbytes
+    assert packed.whitening_.nbytes < 0.55 * size and half.whitening_.nbytes < 0.28 * size
+    with pytest.raises(G100Error, match="storage='half'"):
+        half.partial_fit(pictures(10, 64))
+
+
+# --- memory ---
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 5000), st.integers(1, 64), st.sampled_from(["full", "half"]), st.integers(10**5, 10**10))
+def test_largest_k_is_the_largest_that_fits(positions, batch, storage, limit):
+    k = largest_k(positions, batch, storage, limit)
+    assert k == 0 or fit_bytes(positions, k, batch, storage) <= limit
+    assert fit_bytes(positions, k + 1, batch, storage) > limit
+
+
+def test_memory_is_refused_with_the_k_that_fits():
+    X, limit = pictures(20, 64), fit_bytes(256, 10, 16) / 1e9
+    with pytest.raises(G100Error, match="max_memory=.*k=20.*k=10 would fit"):
+        SemiOrthogonal(**SETTINGS, max_memory=limit).fit(X)
+    SemiOrthogonal(**SETTINGS | {"k": 10}, max_memory=limit).fit(X)
+    with pytest.raises(G100Error, match="no k would fit"):
+        SemiOrthogonal(**SETTINGS, max_memory=1e-6).fit(X)
+
+
+def test_estimate_is_printed_before_the_work(capsys):
+    SemiOrthogonal(**SETTINGS, verbose=True).fit(pictures(10, 64))
+    lines = capsys.readouterr().err
+    assert lines.index("SemiOrthogonal: 256 covariances of 20 x 20") < lines.index("learning")
+
+
+# --- presets, parameters, warnings ---
+
+
+def test_paper_is_the_published_recipe():
+    recipe = SemiOrthogonal.paper().get_params()
+    assert (recipe["backbone"], recipe["weights"], recipe["levels"]) == ("wide_resnet50_2", "pretrained", (1, 2, 3))
+    assert (recipe["resize"], recipe["image_size"], recipe["k"], recipe["epsilon"]) == (256, 256, 300, 0.01)
+    assert (recipe["upsampling"], recipe["sigma"], recipe["image_score"]) == ("nearest", 4.0, "max")
+    assert SemiOrthogonal.paper(k=100).k == 100
+
+
+def test_clone_carries_parameters_only(fitted):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params() and vars(copy).keys() == copy.get_params().keys()
+
+
+@pytest.mark.parametrize("parameters, word", [
+    ({"k": 0}, "k=0"), ({"k": 449}, "k=449.*448"), ({"epsilon": 0}, "epsilon"), ({"epsilon": -1.0}, "epsilon"),
+    ({"epsilon": float("nan")}, "epsilon"), ({"upsampling": "bicubic"}, "upsampling"), ({"storage": "hal"}, "half"),
+    ({"storage": "half", "epsilon": 1e-9}, "epsilon"), ({"backbone": "resnet81"}, "resnet"),
+    ({"levels": (9,)}, "level"), ({"image_score": "maxx"}, "max"), ({"epsilon": 1e-30}, "epsilon"),
+])  # fmt: skip
+def test_wrong_parameter_is_one_line_that_names_it(parameters, word):
+    with pytest.raises(G100Error, match=word) as error:
+        SemiOrthogonal(**SETTINGS | parameters).fit(pictures(10, 64))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("default:.*pictures teach covariances.*")
+def test_too_few_pictures_are_told_what_epsilon_does():
+    with pytest.warns(UserWarning, match=r"8 pictures teach .*at least 13 directions nothing but epsilon=0.01"):
+        SemiOrthogonal(**SETTINGS).fit(pictures(10, 64))
+
+
+def test_differing_aspects_are_told():
+    mixed = [picture[:32] if i % 2 else picture for i, picture in enumerate(pictures(30, 64))]
+    images = as_image_set(pictures(30, 64))
+    images = type(images)(mixed, images.names, images.labels, images.defects, images.masks)
+    with pytest.warns(UserWarning, match="differing aspect .*1.00 to 2.00.* stretched"):
+        SemiOrthogonal(**SETTINGS).fit(images)

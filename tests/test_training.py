@@ -1,0 +1,441 @@
+"""The loop: seeded, validated, resumed to the bit after SIGKILL, stopped by nan, equal in one and in two processes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from g100.data import View, as_image_set
+from g100.detector import ALGORITHMS, load
+from g100.errors import G100Error
+from g100.training import (
+    SCHEDULES,
+    Pictures,
+    Recipe,
+    Trained,
+    accelerator_for,
+    flips,
+    generator,
+    read_checkpoint,
+    train,
+    write_checkpoint,
+)
+from tests.toys import pictures
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network(seed: int = 0, norm: bool = True) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout2d(0.1) if norm else nn.Identity(), nn.Conv2d(6, 3, 3, padding=1))
+
+
+def noisy_loss(model, x, random):
+    noise = 0.1 * torch.randn(x.shape, generator=random).to(x.device)
+    return (model(x + noise) - x).square().mean()
+
+
+def plain_loss(model, x, random):
+    return (model(x) - x).square().mean()
+
+
+def stack(n: int = 20, seed: int = 0, gigabytes: float = 1.0) -> Pictures:
+    return Pictures(as_image_set(pictures(n, 16, seed)), View(16), gigabytes)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([t.flatten().double() for t in model.state_dict().values()])
+
+
+RECIPE = Recipe(epochs=4, batch_size=6, learning_rate=1e-2)
+
+
+# --- randomness, pictures, flips, recipe ---
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.integers(0, 10**6))
+def test_generator_is_a_function_of_its_arguments(seed, count):
+    draw = lambda *a: torch.rand(4, generator=generator(*a)).tolist()  # noqa: E731
+    assert draw(seed, "step", count) == draw(seed, "step", count)
+    others = [draw(seed + 1, "step", count), draw(seed, "order", count), draw(seed, "step", count + 1)]
+    assert draw(seed, "step", count) not in others
+
+
+def test_pictures_in_memory_and_from_files_are_the_same():
+    order = np.random.default_rng(0).permutation(20)
+    kept, decoded = stack(), stack(gigabytes=0)
+    assert kept.kept is not None and decoded.kept is None
+    for a, b in zip(kept.batches(6, order), decoded.batches(6, order), strict=True):
+        assert torch.equal(a, b)
+    a, b = network(), network()
+    train(a, noisy_loss, kept, RECIPE), train(b, noisy_loss, decoded, RECIPE)
+    assert torch.equal(weights(a), weights(b))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(["", "h", "v", "hv"]), st.integers(0, 1000))
+def test_flips_only_flip(axes, seed):
+    x = torch.rand(7, 3, 5, 4, generator=torch.Generator().manual_seed(seed))
+    allowed = {"": [x], "h": [x, x.flip(3)], "v": [x, x.flip(2)], "hv": [x, x.flip(3), x.flip(2), x.flip(2, 3)]}[axes]
+    for i, picture in enumerate(flips(axes)(x, generator(seed, "step", 0))):
+        assert any(torch.equal(picture, y[i]) for y in allowed)
+
+
+def test_schedules_begin_at_one_and_never_rise():
+    for f in SCHEDULES.values():
+        values = [f(p) for p in np.linspace(0, 1, 301)]
+        assert values[0] == 1 and all(b <= a for a, b in zip(values, values[1:], strict=False)) and values[-1] >= 0
+    assert SCHEDULES["step"](249 / 300) == 1 and SCHEDULES["step"](250 / 300) == 0.1
+
+
+@pytest.mark.parametrize("wrong", [
+    {"schedule": "cosinus"}, {"optimizer": "adan"}, {"epochs": 0}, {"patience": 0}, {"learning_rate": -1.0},
+    {"mixed_precision": "fp16"}, {"max_minutes": 0.0},
+])  # fmt: skip
+def test_wrong_recipe_is_named(wrong):
+    with pytest.raises(G100Error, match=next(iter(wrong))):
+        Recipe(**wrong)
+
+
+# --- the loop against the same loop by hand ---
+
+
+def test_the_loop_is_gradient_descent():
+    "The same weights from a loop written out here, with torch alone."
+    recipe, data = Recipe(epochs=3, batch_size=6, learning_rate=1e-2, weight_decay=1e-4), stack()
+    model, by_hand, step = network(norm=False), network(norm=False), 0
+    train(model, noisy_loss, data, recipe)
+    optimizer, x = torch.optim.Adam(by_hand.parameters(), weight_decay=1e-4), torch.cat(list(stack().batches(20)))
+    for epoch in range(3):
+        order = torch.randperm(20, generator=generator(0, "order", epoch))
+        for rows in order[:18].split(6):
+            optimizer.param_groups[0]["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 9))
+            optimizer.zero_grad()
+            noisy_loss(by_hand, x[rows], generator(0, "step", step)).backward()
+            optimizer.step()
+            step += 1
+    assert torch.equal(weights(model), weights(by_hand))
+
+
+def test_same_seed_same_weights_and_the_callers_randomness_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    results = []
+    for _ in range(2):
+        model = network()
+        torch.manual_seed(5)
+        train(model, noisy_loss, stack(), RECIPE)
+        assert torch.equal(torch.rand(3), expected)
+        results.append(weights(model))
+    other = network()
+    train(other, noisy_loss, stack(), Recipe(**asdict(RECIPE) | {"seed": 1}))
+    assert torch.equal(*results) and not torch.equal(results[0], weights(other))
+
+
+def test_fewer_pictures_than_a_batch():
+    state = train(network(), noisy_loss, stack(4), RECIPE)
+    assert state.epoch == state.step == 4
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_training_lowers_the_loss(optimizer):
+    recipe = Recipe(epochs=15, batch_size=5, learning_rate=3e-2, optimizer=optimizer, clip=1.0)
+    history = train(network(norm=False), plain_loss, stack(), recipe).history
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"] and len(history) == 15
+
+
+def test_bf16_trains_and_leaves_the_model_in_full_precision():
+    model = network(norm=False)
+    train(model, plain_loss, stack(), Recipe(epochs=2, batch_size=6, mixed_precision="bf16"))
+    assert model(torch.rand(1, 3, 16, 16)).dtype == torch.float32 and "forward" not in vars(model)
+    assert accelerator_for(torch.device("cpu"), "no").mixed_precision == "no"
+
+
+# --- validation ---
+
+
+def test_validation_draws_are_fixed_and_in_evaluation_mode():
+    seen = []
+
+    def check(model, x, random):
+        seen.append((torch.rand(2, generator=random).tolist(), model.training, torch.is_grad_enabled()))
+        return plain_loss(model, x, random)
+
+    train(network(), noisy_loss, stack(), RECIPE, validation=stack(9, 1), validation_loss=check)
+    assert len(seen) == 8 and seen[0::2] == seen[:1] * 4 and seen[1::2] == seen[1:2] * 4 and seen[0][0] != seen[1][0]
+    assert not seen[0][1] and not seen[0][2]
+
+
+def test_the_best_weights_are_kept_and_patience_ends():
+    losses = iter([0.5, 0.3, 0.4, 0.35, 0.2, 0.1])
+    at = []
+
+    def check(model, x, random):
+        at.append(weights(model).clone())
+        return torch.tensor(next(losses))
+
+    model = network()
+    recipe = Recipe(epochs=6, batch_size=6, patience=2)
+    state = train(model, noisy_loss, stack(), recipe, validation=stack(4, 1), validation_loss=check)
+    assert (state.epoch, state.best_epoch, state.stopped) == (4, 2, "patience")
+    assert torch.equal(weights(model), at[1]) and not model.training
+
+
+def test_time_budget_ends_the_run_and_the_cosine():
+    def slow(model, x, random):
+        time.sleep(0.01)
+        return plain_loss(model, x, random)
+
+    state = train(network(), slow, stack(), Recipe(epochs=10**6, batch_size=6, max_minutes=0.01))
+    assert state.stopped == "minutes" and 0.5 < state.seconds < 5
+    assert state.history[-1]["learning_rate"] < 1e-4
+
+
+# --- checkpoints ---
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_at(step):
+    count = iter(range(step))
+
+    def loss(model, x, random):
+        if next(count, None) is None:
+            raise Cut
+        return noisy_loss(model, x, random)
+
+    return loss
+
+
+@pytest.mark.parametrize("step", [3, 7, 11])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_continued_run_has_the_weights_of_the_uninterrupted_one(tmp_path, step, optimizer):
+    recipe, check = Recipe(**asdict(RECIPE) | {"optimizer": optimizer}), stack(5, 1)
+    straight, continued = network(), network(seed=9)
+    whole = train(straight, noisy_loss, stack(), recipe, validation=check)
+    with pytest.raises(Cut):
+        train(network(), cut_at(step), stack(), recipe, validation=check, validation_loss=noisy_loss,
+              checkpoint=tmp_path / "c", every=0)  # fmt: skip
+    rest = train(continued, noisy_loss, stack(), recipe, validation=check, checkpoint=tmp_path / "c", resume=True)
+    assert torch.equal(weights(straight), weights(continued))
+    same = ("epoch", "loss", "validation", "learning_rate")
+    assert [[row[c] for c in same] for row in whole.history] == [[row[c] for c in same] for row in rest.history]
+
+
+def test_a_finished_run_is_taken_from_its_checkpoint(tmp_path):
+    first, second = network(), network(seed=3)
+    train(first, noisy_loss, stack(), RECIPE, validation=stack(5, 1), checkpoint=tmp_path / "c")
+    state = train(second, cut_at(0), stack(), RECIPE, validation=stack(5, 1), checkpoint=tmp_path / "c", resume=True)
+    assert state.stopped == "epochs" and torch.equal(weights(first), weights(second))
+
+
+KILLED = """
+import sys, time, torch
+from tests.test_training import *
+torch.set_num_threads(1)
+file, pause = sys.argv[1], float(sys.argv[2])
+def loss(model, x, random):
+    time.sleep(pause)
+    return noisy_loss(model, x, random)
+model = network()
+train(model, loss, stack(), Recipe(epochs=30, batch_size=6, learning_rate=1e-2), validation=stack(5, 1),
+      validation_loss=noisy_loss, checkpoint=file, resume=True, every=0)
+torch.save(weights(model), file + ".weights")
+"""
+
+
+def test_killed_by_the_system_and_continued(tmp_path):
+    "SIGKILL in the middle, twice; then to the end: the weights are those of a run that nobody killed."
+    program = [sys.executable, "-c", KILLED]
+    subprocess.run([*program, str(tmp_path / "whole"), "0"], check=True)
+    file, epochs = tmp_path / "cut", [0]
+    for _ in range(2):
+        running = subprocess.Popen([*program, str(file), "0.03"])
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            if file.exists() and (done := read_checkpoint(file)[1]["state"]["epoch"]) >= epochs[-1] + 3:
+                break
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        epochs.append(read_checkpoint(file)[1]["state"]["epoch"])
+        assert done <= epochs[-1] < 30
+    subprocess.run([*program, str(file), "0"], check=True)
+    assert torch.equal(torch.load(tmp_path / "cut.weights"), torch.load(tmp_path / "whole.weights"))
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    file = tmp_path / "c"
+    write_checkpoint(file, {"a": torch.arange(100.0)}, {"state": 1})
+    assert torch.equal(read_checkpoint(file)[0]["a"], torch.arange(100.0))
+    good = file.read_bytes()
+    for bad in (good[:-8], good[:50], b"", good[:-8] + bytes(8), b"\0" * 100):
+        file.write_bytes(bad)
+        with pytest.raises(G100Error, match=f"checkpoint {file}.*delete it"):
+            read_checkpoint(file)
+
+
+def test_a_writer_that_dies_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "c"
+    write_checkpoint(file, {"a": torch.zeros(3)}, {})
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError):
+        write_checkpoint(file, {"a": torch.ones(3)}, {})
+    assert file.read_bytes() == before
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    def again(recipe=RECIPE, data=None, model=None):
+        return train(model or network(), noisy_loss, data or stack(), recipe, checkpoint=tmp_path / "c", resume=True)
+
+    again()
+    again(Recipe(**asdict(RECIPE) | {"learning_rate": 1e-5, "patience": 3}))
+    with pytest.raises(G100Error, match="epochs was 4, now 5"):
+        again(Recipe(**asdict(RECIPE) | {"epochs": 5}))
+    with pytest.raises(G100Error, match="pictures was"):
+        again(data=stack(seed=1))
+    with pytest.raises(G100Error, match="network was"):
+        again(model=nn.Conv2d(3, 3, 1))
+
+
+def test_existing_checkpoint_is_not_overwritten(tmp_path):
+    (tmp_path / "c").write_text("precious")
+    with pytest.raises(G100Error, match="resume=True"):
+        train(network(), noisy_loss, stack(), RECIPE, checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "precious"
+    with pytest.raises(G100Error, match="checkpoint=FILE"):
+        train(network(), noisy_loss, stack(), RECIPE, resume=True)
+
+
+# --- nan ---
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nan_stops_with_the_last_good_checkpoint(tmp_path, bad):
+    calls = []
+
+    def loss(model, x, random):
+        calls.append(1)
+        return noisy_loss(model, x, random) * (bad if len(calls) == 8 else 1)
+
+    with pytest.raises(G100Error, match=r"step 8.*after epoch 2.*learning_rate") as error:
+        train(network(), loss, stack(), RECIPE, checkpoint=tmp_path / "c", every=0)
+    assert "\n" not in str(error.value)
+    tensors, card = read_checkpoint(tmp_path / "c")
+    assert card["state"]["epoch"] == 2 and all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
+
+
+def test_weights_that_become_nan_are_not_stored(tmp_path):
+    class Spoilt(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, slope):
+            return slope * math.nan
+
+    def loss(model, x, random):
+        return Spoilt.apply(plain_loss(model, x, random))
+
+    with pytest.raises(G100Error, match="no checkpoint was written"):
+        train(network(norm=False), loss, stack(6), RECIPE, checkpoint=tmp_path / "c", every=0)
+
+
+# --- several processes ---
+
+TWO = """
+import sys, torch
+from tests.test_training import *
+torch.set_num_threads(1)
+model = network(norm=False)
+state = train(model, plain_loss, stack(), Recipe(epochs=3, batch_size=6, learning_rate=1e-2), validation=stack(5, 1))
+import accelerate
+if accelerate.PartialState().is_main_process:
+    torch.save((accelerate.PartialState().num_processes, weights(model), state.history[-1]["validation"]), sys.argv[1])
+"""
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*launch, str(tmp_path / "two.py"), str(tmp_path / "w")], check=True, env=env)
+    processes, two, loss = torch.load(tmp_path / "w")
+    model = network(norm=False)
+    recipe = Recipe(epochs=3, batch_size=6, learning_rate=1e-2)
+    state = train(model, plain_loss, stack(), recipe, validation=stack(5, 1))
+    assert processes == 2
+    torch.testing.assert_close(two, weights(model), atol=1e-5, rtol=0)
+    assert loss == pytest.approx(state.history[-1]["validation"], rel=1e-3)
+
+
+# --- the detector ---
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Copier(Trained):
+    "A toy: the network learns to copy."
+
+    def _fit(self, images):
+        self.model_ = network(self.seed)
+        self._train(self.model_, plain_loss, images)
+
+    def _raw_map(self, x):
+        return (self.model_(x) - x).abs().mean(1)
+
+    def _state(self):
+        return super()._state() | {f"model.{name}": t for name, t in self.model_.state_dict().items()}
+
+    def _restore(self, tensors):
+        super()._restore(tensors)
+        self.model_ = network(self.seed).eval()
+        self.model_.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+
+
+ALGORITHMS.setdefault("copier", "tests.test_training:Copier")
+
+
+def test_detector_trains_and_travels_with_its_history(tmp_path):
+    detector = Copier(image_size=16, sigma=0, epochs=3, device="cpu", checkpoint=str(tmp_path / "c")).fit(pictures(20))
+    again = load(detector.save(tmp_path / "m"), device="cpu")
+    assert again.history_ == detector.history_ and len(again.history_) == 3
+    np.testing.assert_array_equal(again.score_samples(pictures(5)), detector.score_samples(pictures(5)))
+    resumed = Copier(**detector.get_params() | {"resume": True}).fit(pictures(20))
+    np.testing.assert_array_equal(resumed.score_samples(pictures(5)), detector.score_samples(pictures(5)))
+    json.dumps(detector.history_)
+
+
+def test_detector_without_validation():
+    detector = Copier(image_size=16, sigma=0, epochs=2, device="cpu", validation=0).fit(pictures(12))
+    assert [row["validation"] for row in detector.history_] == [None, None]
+
+
+@pytest.mark.parametrize("wrong", [{"flip": "x"}, {"validation": 1.0}, {"epochs": 0}, {"schedule": "x"}])
+def test_wrong_training_parameter_is_named(wrong):
+    with pytest.raises(G100Error, match=next(iter(wrong))):
+        Copier(image_size=16, device="cpu", **wrong).fit(pictures(12))
