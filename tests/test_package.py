@@ -16,6 +16,8 @@ import g100
 from tests.notebooks import ROOT, chapters, read
 from tests.toys import mvtec_folder
 
+pytestmark = pytest.mark.xdist_group("package")  # its fixtures are made once
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):

@@ -16,7 +16,10 @@ from g100.errors import G100Error
 from tests.toys import pictures, spotted
 
 SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "device": "cpu"}
-pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights.*", "ignore:.*false-positive rate.*")
+pytestmark = [
+    pytest.mark.xdist_group("patchcore"),  # its fixtures are made once
+    pytest.mark.filterwarnings("ignore:.*RANDOM weights.*", "ignore:.*false-positive rate.*"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -97,8 +97,8 @@ def unpack(packed: torch.Tensor) -> torch.Tensor:
         M[rows, row * k + column] = packed[rows].float()
     return M.unflatten(1, (k, k))
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #b959671d
-STORAGE = {"full": 1.0, "packed": 1.0, "half": 0.25}  # bytes beside the scatter at the peak of `fit`, as a share of it
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #6336d31b
+STORAGE = {"full": 0.5, "packed": 1.0, "half": 0.25}  # bytes beside the scatter at the peak of `fit`, as a share of it
 
 
 def fit_bytes(positions: int, k: int, batch_size: int, storage: str = "full") -> int:
@@ -111,7 +111,7 @@ def largest_k(positions: int, batch_size: int, storage: str, limit: float) -> in
     slope, square = 4 * batch_size + 1, 1 + STORAGE[storage]
     return int((math.sqrt(slope**2 + square * limit / positions) - slope) / (2 * square))
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #7fa5866e
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #36db7123
 @dataclass(eq=False, repr=False, kw_only=True)
 class SemiOrthogonalParameters(Detector):
     "What SemiOrthogonal can be told, beyond what every detector can."
@@ -123,7 +123,7 @@ class SemiOrthogonalParameters(Detector):
     k: int = 100  # the dimension of the embedding, at most the number of features
     epsilon: float = 0.01  # added to each variance, in squared units of the features
     upsampling: str = "bilinear"  # of the coarser levels, or "nearest"
-    storage: str = "full"  # of the model in memory: "packed" is half as large, "half" an eighth but cannot be updated
+    storage: str = "full"  # of the model in memory: "packed" is two thirds of it, "half" a sixth but cannot be updated
     max_memory: float | None = None  # gigabytes that `fit` may use; None: no limit
 
     def _check(self) -> None:
@@ -155,7 +155,7 @@ class Announced(SemiOrthogonalParameters):
             raise G100Error(f"max_memory={self.max_memory} GB: k={self.k} at {positions} positions needs "
                             f"{needs / 1e9:.2f} GB; {way} smaller image_size")  # fmt: skip
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #094cb737
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #cc793307
 class Moments(Announced):
     "From good pictures to a mean and a scatter at each position."
 
@@ -174,25 +174,27 @@ class Moments(Announced):
         for x in self._batches(images, "learning"):
             z = embed(self.backbone_(x), self.W_, self.upsampling)
             self.seen_ = accumulate(self.mean_, self.scatter_, self.seen_, z)
+        if self.seen_ <= self.k:
+            warnings.warn(f"{self.seen_} pictures teach covariances of {self.k} x {self.k}: in at least "
+                          f"{self.k + 1 - self.seen_} directions nothing but epsilon={self.epsilon} gives a variance; "
+                          "more pictures or a smaller k would", stacklevel=4)  # fmt: skip
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #7e9ef3cb
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #4a4e092d
 class Whitened(Moments):
     "From the statistics to distances."
 
     def _whiten(self) -> None:
         "L^-1 at each position, and the form in which all is kept."
-        if self.seen_ <= self.k:
-            warnings.warn(f"{self.seen_} pictures teach covariances of {self.k} x {self.k}: in at least "
-                          f"{self.k + 1 - self.seen_} directions nothing but epsilon={self.epsilon} gives a variance; "
-                          "more pictures or a smaller k would", stacklevel=4)  # fmt: skip
-        P, k, full = *self.mean_.shape, self.storage == "full"
-        dtype = torch.float16 if self.storage == "half" else torch.float32
-        shape = (P, k, k) if full else (P, k * (k + 1) // 2)
-        self.whitening_ = torch.empty(shape, dtype=dtype, device=self.device_)
+        full, half = self.storage == "full", self.storage == "half"
+        shape = len(self.mean_), self.k * (self.k + 1) // 2
+        dtype = torch.float16 if half else torch.float32
+        white = self.scatter_ if full else torch.empty(shape, dtype=dtype, device=self.device_)
+        kept = None if half else torch.empty(shape, device=self.device_)
         for rows, block in whitenings(self.scatter_, self.seen_, self.epsilon):
-            self.whitening_[rows] = block if full else pack(block)
-        if not full:
-            self.scatter_ = pack(self.scatter_) if self.storage == "packed" else None
+            if not half:
+                kept[rows] = pack(self.scatter_[rows])
+            white[rows] = block if full else pack(block)  # in full: over the scatter just packed
+        self.whitening_, self.scatter_ = white, kept
 
     def _distances(self, z: torch.Tensor) -> torch.Tensor:
         "Eq. 13: embedded features (P, B, k) -> distances (P, B)."
@@ -257,14 +259,14 @@ class Updating(Aligned):
             raise G100Error(f"partial_fit: pictures of width / height {low:.2f} to {high:.2f} have not the shape of "
                             f"those learnt from, {learnt}; fit anew")  # fmt: skip
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #170e43e5
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #92b74f1d
 class Extending(Updating):
     "Adding to the statistics, and to those who calibrate."
 
     @torch.inference_mode()
     def _extend(self, images: ImageSet) -> None:
         self.whitening_ = None
-        self.scatter_ = self.scatter_ if self.scatter_.ndim == 3 else unpack(self.scatter_)
+        self.scatter_ = unpack(self.scatter_)
         self._learn(images)
         self._whiten()
 
@@ -294,7 +296,7 @@ class Resumable(Extending):
         self.counts_ = {"train": self.seen_, "calibration": sum(map(len, self.held_out_))}
         return self
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #b73e6297
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #1cddc007
 class Storable(Resumable):
     "The model as tensors, and back."
 
@@ -302,10 +304,8 @@ class Storable(Resumable):
 
     def _state(self) -> dict[str, torch.Tensor]:
         state = super()._state() | {"numbers": torch.tensor([self.seen_, *self.aspect_], dtype=torch.float64)}
-        for name in ("scatter_", "whitening_"):
-            if (value := getattr(self, name)) is not None:
-                state[name] = (pack(value) if value.ndim == 3 else value).cpu()
-        return state
+        state["whitening_"] = (pack(self.whitening_) if self.whitening_.ndim == 3 else self.whitening_).cpu()
+        return state | ({} if self.scatter_ is None else {"scatter_": self.scatter_.cpu()})
 
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
         super()._restore(tensors)
@@ -313,17 +313,16 @@ class Storable(Resumable):
         self.backbone_ = Backbone(self.backbone, self.levels, network).to(self.device_)
         seen, *aspect = tensors["numbers"].tolist()
         self.seen_, self.aspect_ = int(seen), tuple(aspect)
-        for name in ("scatter_", "whitening_"):
-            value = tensors[name].to(self.device_) if name in tensors else None
-            setattr(self, name, unpack(value) if self.storage == "full" else value)
+        white, kept = (tensors[n].to(self.device_) if n in tensors else None for n in ("whitening_", "scatter_"))
+        self.whitening_, self.scatter_ = unpack(white) if self.storage == "full" else white, kept
         self.held_out_, self.recipe_ = [], {name: getattr(self, name) for name in RECIPE}
 
-# %% ../../nbs/2_algorithms/23_semiorth.ipynb #2734cf29
+# %% ../../nbs/2_algorithms/23_semiorth.ipynb #b237524c
 class SemiOrthogonal(Storable):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
 
     Attributes after `fit`, for P positions: `W_` (F, k); `mean_` (P, k); `whitening_` (P, k, k), L^-1 of Eq. 13, or
-    its packed triangles; `scatter_`, the same of Eq. 12, or None; `seen_`, the number of pictures that taught.
+    its packed triangles; `scatter_`, packed, of Eq. 12, or None; `seen_`, the number of pictures that taught.
     """
 
     @classmethod
