@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIXEL', 'make_detector', 'image_metrics', 'pixel_metrics', 'timed', 'peak_memory_mb', 'versions', 'commit',
-           'Experiment', 'prepare', 'run_experiment', 'measure', 'other_scores', 'check_vacant', 'write_scores',
-           'write_picture', 'write_results']
+           'Experiment', 'prepare', 'run_experiment', 'public_parameters', 'measure', 'other_scores', 'check_vacant',
+           'write_scores', 'write_picture', 'write_results']
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #095a68dc
 import csv
@@ -151,7 +151,15 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
     done.row = measure(done)
     return done
 
-# %% ../nbs/3_experiments/31_experiment.ipynb #448b706b
+# %% ../nbs/3_experiments/31_experiment.ipynb #edc27e28
+def public_parameters(detector: Detector) -> dict:
+    "The parameters of a detector, with the path of a file of weights shortened to its name."
+    parameters = detector.get_params()
+    if "weights" in parameters:
+        parameters["weights"] = Path(parameters["weights"]).name
+    return parameters
+
+
 def measure(done: Experiment) -> dict:
     "The row of an experiment: what it was, what it reached, what it cost, what it ran on."
     detector, data, verdicts = done.detector, done.data, done.verdicts
@@ -161,7 +169,7 @@ def measure(done: Experiment) -> dict:
     with timed(done.seconds, "hash the data"):
         sha256 = data.sha256
     counts = detector.counts_ | {"test_normal": int((labels == 0).sum()), "test_abnormal": int((labels == 1).sum())}
-    parameters = detector.get_params()
+    parameters = public_parameters(detector)
     row = {"algorithm": done.algorithm, "dataset": data.name, "category": data.category, "seed": detector.seed}
     row |= {"params": parameters, "backbone": parameters.get("backbone"), "image_size": parameters["image_size"]}
     row |= {"counts": counts, "threshold_image": detector.threshold_, "threshold_pixel": detector.pixel_threshold_}

@@ -60,7 +60,7 @@ def result_table(row: dict) -> str:
     without = "\n\nWithout masks nothing can be said of pixels." if row["pixel_auroc"] is None else ""
     return table(("", "value", "is"), lines) + without
 
-# %% ../nbs/3_experiments/32_report.ipynb #999be534
+# %% ../nbs/3_experiments/32_report.ipynb #d4d3855b
 def who_saw_what(done: Experiment) -> str:
     "Which pictures taught, which set the thresholds, which were judged; and the remarks of the run."
     counts, detector = done.row["counts"], done.detector
@@ -77,7 +77,7 @@ def who_saw_what(done: Experiment) -> str:
 
 def configuration_table(done: Experiment) -> str:
     "The parameters of the detector, the versions of what computed, and the hash of the data."
-    rows = [(f"`{name}`", f"`{value}`") for name, value in done.detector.get_params().items()]
+    rows = [(f"`{name}`", f"`{value}`") for name, value in done.row["params"].items()]
     rows += [(f"version of {name}", value) for name, value in done.row["versions"].items()]
     return table(("", "value"), [*rows, ("commit", done.row["commit"]), ("data SHA-256", done.row["dataset_sha256"])])
 

@@ -85,7 +85,7 @@ def readme() -> str:
         if cell.source.startswith("#| echo: false"):
             cell.source = ""
     page, _ = nbconvert.MarkdownExporter().from_notebook_node(nb)
-    page = re.sub(r"```python\n\s*```\n", "", page)
+    page = re.sub(r"```(python)?\n\s*```\n", "", page)
     page = re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", page).replace("](../", "](")
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 

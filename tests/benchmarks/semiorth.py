@@ -54,7 +54,7 @@ def peak_in_a_process(what: str, images: int, batch_size: int) -> int:
     "Peak resident bytes of a fresh process that runs `measure_peak` (Linux)."
     command = [sys.executable, "-m", "tests.benchmarks.semiorth", "--peak", what, "--images", str(images)]
     command += ["--batch-size", str(batch_size)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed tensors go back at once, as glibc's may not
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed tensors go back at once
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 

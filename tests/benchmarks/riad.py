@@ -1,0 +1,124 @@
+"""RIAD: what judging and drawing masks cost beside the bare U-Net, and what the default training reaches.
+
+    python -m tests.benchmarks.riad                          the costs; exit code 1 when a target is missed
+    python -m tests.benchmarks.riad --train --seeds 0 1 2    the default training on elpv:mono, image AUROC per seed
+    python -m tests.benchmarks.riad --train --data mvtec:DIR --seeds 0
+
+Targets: judging at most 1.2 x the bare forwards of all views (the views of one k in one batch, as judging has them);
+masks under 0.1 % of a training step of the paper's network and of the default.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+import torch
+
+from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
+from g100.data import View, batches, load_data
+from g100.detector import pick_device
+from g100.maps import IMAGE_SCORES, image_score
+from g100.metrics import auroc
+
+
+def milliseconds(*works, repeats: int = 7) -> list[float]:
+    "The median of each, run in turns so that a busy machine disturbs all."
+    took = [[] for _ in works]
+    for i in range(repeats + 1):
+        for times, work in zip(took, works, strict=True):
+            start = time.perf_counter()
+            work()
+            times.append(1e3 * (time.perf_counter() - start)) if i else None
+    return [statistics.median(times) for times in took]
+
+
+def untrained(**parameters) -> RIAD:
+    "A detector that can judge, with random weights: the arithmetic is the same."
+    detector = RIAD(**parameters)
+    detector.view_, detector.device_ = View(detector.image_size), pick_device("cpu")
+    detector.unet_ = detector._new_unet()
+    return detector
+
+
+def judging(ks: tuple[int, ...]) -> bool:
+    "`_judge` against the bare forwards of its views."
+    detector = untrained(ks=ks)
+    x = torch.rand(16, 3, 96, 96)
+    views = torch.rand(16 * detector.n, 3, 96, 96)
+
+    @torch.inference_mode()
+    def whole():
+        detector._judge(x)
+
+    @torch.inference_mode()
+    def bare():
+        for _ in ks:
+            detector.unet_(views)
+
+    a, b = milliseconds(whole, bare)
+    print(f"judging 16 pictures, k {ks}: {a:.0f} ms; {len(ks)} x {detector.n} bare forwards: {b:.0f} ms; "
+          f"ratio {a / b:.2f}   (at most 1.2)")  # fmt: skip
+    return a <= 1.2 * b
+
+
+def drawing(name: str, size: int, batch: int, k: int, **unet) -> bool:
+    "Masks against a training step."
+    net = UNet(**unet).to(memory_format=torch.channels_last)
+    optimizer, x, random = torch.optim.Adam(net.parameters()), torch.rand(batch, 3, size, size), torch.Generator()
+
+    def step():
+        optimizer.zero_grad()
+        distance(x, inpaint(net, x, masks((size, size), k, 3, random, batch))).backward()
+        optimizer.step()
+
+    a, b = milliseconds(lambda: masks((size, size), k, 3, random, batch), step, repeats=3)
+    print(f"{name}: masks (k={k}) {a:.2f} ms, step {b:.0f} ms, {a / b:.3%}   (under 0.1 %)")
+    return a < 1e-3 * b
+
+
+def reached(data: str, seed: int, parameters: dict) -> dict[str, float]:
+    "Train by default, judge the test pictures, AUROC by each way from map to score; the default's is marked."
+    dataset = load_data(data, seed)
+    start = time.perf_counter()
+    detector = RIAD(seed=seed, **parameters).fit(dataset.train)
+    seconds = time.perf_counter() - start
+    verdicts = detector.inspect(dataset.test)
+    found = {how: auroc(dataset.test.labels, image_score(torch.from_numpy(verdicts.map), how).numpy())
+             for how in IMAGE_SCORES}  # fmt: skip
+    mean = torch.cat(list(batches(dataset.train, detector.view_))).mean(0)
+    residual = torch.cat([(x - mean).abs().mean((1, 2, 3)) for x in batches(dataset.test, detector.view_)])
+    found["mean-picture residual"] = auroc(dataset.test.labels, residual.numpy())
+    marked = "  ".join(f"{how}{'*' if how == detector.image_score else ''} {v:.4f}" for how, v in found.items())
+    trained = detector.history_[-1]["seconds"] / 60  # over all its parts, if it was cut off
+    print(f"{data} seed {seed}: fit {seconds / 60:.1f} min ({trained:.1f} training), "
+          f"{len(detector.history_)} epochs, validation "
+          f"{detector.history_[-1]['validation']:.4f};  {marked}", flush=True)  # fmt: skip
+    return found | {"default": found[detector.image_score]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--data", default="elpv:mono")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--checkpoints", help="a folder; a run that was cut off is continued from there")
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    if args.train:
+        parameters = {"epochs": args.epochs} if args.epochs else {}
+        name = args.data.replace(":", "-").replace("/", "-")
+        files = [f"{args.checkpoints}/{name}-{seed}" if args.checkpoints else None for seed in args.seeds]
+        rows = [reached(args.data, seed, parameters | {"checkpoint": file, "resume": file is not None})
+                for seed, file in zip(args.seeds, files, strict=True)]  # fmt: skip
+        print("mean:", {how: round(statistics.mean(row[how] for row in rows), 4) for how in rows[0]})
+        return 0
+    met = [judging((4, 8, 16)), judging((2, 4, 8, 16))]
+    met += [drawing("default", 96, 8, 4, width=16, depth=3, shuffle=2), drawing("paper", 256, 4, 2)]
+    print("targets met" if all(met) else "TARGETS MISSED")
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

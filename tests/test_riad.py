@@ -1,0 +1,260 @@
+"""RIAD: masks, painting, loss and score against their definitions; its contract; what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
+from g100.data import View
+from g100.detector import ALGORITHMS, load
+from g100.errors import G100Error
+from g100.similarity import gms_scales, msgms, msgms_loss
+from g100.training import read_checkpoint
+from tests.toys import pictures, spotted
+
+ALGORITHMS.setdefault("riad", "g100.algorithms.riad:RIAD")
+SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0, "device": "cpu"}
+SETTINGS |= {"epochs": 3, "train_batch": 6, "batch_size": 8}
+pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return RIAD(**SETTINGS | {"epochs": 8}).fit(pictures(30, 32))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- masks ---
+
+grids = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 3, 4, 8, 16]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(grids, st.integers(1, 5), st.integers(1, 3), st.integers(0, 2**31))
+def test_masks_are_disjoint_complete_and_of_equal_size(grid, n, batch, seed):
+    rows, columns, k = grid
+    hidden = masks((rows * k, columns * k), k, n, seeded(seed), batch)
+    assert hidden.shape == (batch, n, rows * k, columns * k) and hidden.dtype == torch.bool
+    assert (hidden.sum(dim=1) == 1).all()
+    pixels = hidden.sum(dim=(2, 3))
+    assert (pixels.max(1).values - pixels.min(1).values <= k * k).all()
+    cells = hidden.unflatten(3, (columns, k)).unflatten(2, (rows, k)).transpose(3, 4).flatten(4)
+    assert (cells.all(dim=4) == cells.any(dim=4)).all()
+
+
+def test_masks_depend_on_the_seed_and_differ_within_a_batch():
+    a = masks((32, 32), 4, 3, seeded(1), 4)
+    assert torch.equal(a, masks((32, 32), 4, 3, seeded(1), 4))
+    assert not torch.equal(a, masks((32, 32), 4, 3, seeded(2), 4)) and not torch.equal(a[0], a[1])
+
+
+def test_every_cell_is_dealt_to_every_set_equally_often():
+    share = masks((24, 24), 4, 3, seeded(), 3000).float().mean(0)
+    assert (share - 1 / 3).abs().max() < 0.05
+
+
+# --- the network ---
+
+
+def test_shuffle_loses_nothing():
+    x = torch.rand(2, 3, 16, 24)
+    torch.testing.assert_close(F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), x)
+
+
+@pytest.mark.parametrize("width, depth, shuffle, size", [(4, 2, 1, (16, 32)), (4, 3, 2, (48, 32)), (8, 1, 4, (16, 16))])
+def test_unet_keeps_the_size_and_the_range(width, depth, shuffle, size):
+    y = UNet(width, depth, shuffle)(torch.rand(2, 3, *size))
+    assert y.shape == (2, 3, *size) and y.abs().max() <= 1
+
+
+def test_paper_builds_the_published_layers():
+    recipe = RIAD.paper()
+    net = UNet(recipe.width, recipe.depth, recipe.shuffle)
+    convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    going_down = [tuple(m[0].weight.shape) for m in (net.stem, *net.downs)]
+    assert going_down == [(64, 3, 3, 3), (128, 64, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4), (512, 512, 4, 4)]
+    going_up = [tuple(m.weight.shape) for m in net.ups]
+    assert going_up == [(512, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4)]
+    assert tuple(net.head.weight.shape) == (3, 64, 3, 3) and len(convolutions) == 10 + 4 + 8 + 1
+
+
+# --- painting ---
+
+
+def test_painting_is_the_sum_over_the_masks():
+    net, x, hidden = UNet(4, 2, 1).eval(), torch.rand(2, 3, 16, 16), masks((16, 16), 4, 3, seeded())
+    with torch.no_grad():
+        parts = [net((2 * x - 1) * (~hidden[0, i])) * 0.5 + 0.5 for i in range(3)]
+        expected = sum(part * hidden[0, i] for i, part in enumerate(parts))
+        torch.testing.assert_close(inpaint(net, x, hidden), expected)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 1000), st.sampled_from([2, 4, 8]))
+def test_no_hidden_pixel_is_seen(seed, k):
+    "A painted part does not change when what was hidden with it does."
+    net, x = UNet(4, 2, 1).eval(), torch.rand(1, 3, 16, 16, generator=seeded(seed))
+    hidden = masks((16, 16), k, 2, seeded(seed))
+    changed = torch.where(hidden[:, 0, None], torch.rand(x.shape, generator=seeded(seed + 1)), x)
+    with torch.no_grad():
+        a, b = inpaint(net, x, hidden), inpaint(net, changed, hidden)
+    assert torch.equal(a[..., hidden[0, 0]], b[..., hidden[0, 0]]) and not torch.equal(a, b)
+
+
+def test_loss_is_the_sum_of_its_three_parts():
+    x, y = torch.rand(2, 3, 32, 32, dtype=torch.float64), torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    how = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "full": True}
+    similar = [structural_similarity(x[i, c].numpy(), y[i, c].numpy(), **how)[1] for i in range(2) for c in range(3)]
+    expected = ((x - y) ** 2).mean() + 2 * msgms_loss(x, y) + 3 * (1 - np.mean(similar))
+    assert distance(x, y, 2.0, 3.0).item() == pytest.approx(expected.item())
+    assert distance(x, x).item() == pytest.approx(0, abs=1e-9)
+
+
+# --- the score ---
+
+
+def test_every_k_counts_the_same(fitted):
+    x = torch.rand(3, 3, 32, 32)
+    with torch.inference_mode():
+        each = [1 - msgms(x, painted) for painted in fitted._paintings(x)]
+        torch.testing.assert_close(fitted._raw_map(x), (each[0] + each[1]) / 2)
+        scales = [1 - F.interpolate(s, (32, 32), mode="bilinear")[:, 0] for s in gms_scales(x, fitted._paintings(x)[0])]
+        torch.testing.assert_close(each[0], sum(scales) / 4)
+
+
+def test_repeated_scoring_is_bit_identical(fitted):
+    x = pictures(12, 32, seed=5)
+    torch.manual_seed(1)
+    first = fitted.inspect(x)
+    torch.manual_seed(2)
+    again = fitted.inspect(x)
+    np.testing.assert_array_equal(first.map, again.map)
+    np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_a_score_does_not_depend_on_the_other_pictures(fitted):
+    x = pictures(12, 32, seed=5)
+    np.testing.assert_allclose(fitted.inspect(x[7:8]).score, fitted.inspect(x).score[7:8], rtol=1e-4)
+
+
+def test_defects_score_higher_than_good_pictures(fitted):
+    fitted.set_params(image_score="max")
+    good, bad = fitted.inspect(pictures(20, 32, seed=7)).score, fitted.inspect(spotted(20, 32)[0]).score
+    fitted.set_params(image_score="top_percent")
+    assert bad.min() > good.max()
+
+
+# --- the contract ---
+
+
+def test_same_seed_same_detector():
+    a, b, c = (RIAD(**SETTINGS, seed=s).fit(pictures(15, 32)) for s in (3, 3, 4))
+    pairs = list(zip(a.unet_.state_dict().values(), b.unet_.state_dict().values(), strict=True))
+    assert all(torch.equal(*pair) for pair in pairs) and a.threshold_ == b.threshold_ != c.threshold_
+
+
+def test_saved_detector_judges_to_the_bit(fitted, tmp_path):
+    again, x = load(fitted.save(tmp_path / "model"), device="cpu"), spotted(6, 32)[0]
+    np.testing.assert_array_equal(again.inspect(x).map, fitted.inspect(x).map)
+    assert again.history_ == fitted.history_ and len(again.history_) == 8
+
+
+def test_training_lowers_the_validation_loss(fitted):
+    assert fitted.history_[-1]["validation"] < fitted.history_[0]["validation"]
+
+
+def test_pictures_that_are_not_square():
+    detector = RIAD(**SETTINGS | {"image_size": (32, 64)}).fit(pictures(10, 32))
+    assert detector.inspect(pictures(2, 48)).map.shape == (2, 32, 64)
+
+
+def test_paper_is_the_published_recipe():
+    recipe = RIAD.paper().get_params()
+    assert (recipe["image_size"], recipe["width"], recipe["depth"], recipe["shuffle"]) == (256, 64, 4, 1)
+    assert (recipe["ks"], recipe["n"], recipe["epochs"], recipe["train_batch"]) == ((2, 4, 8, 16), 3, 300, 4)
+    assert (recipe["learning_rate"], recipe["schedule"], recipe["optimizer"]) == (1e-4, "step", "adam")
+    assert RIAD.paper(epochs=2).epochs == 2
+
+
+def test_paper_takes_one_training_step():
+    detector = RIAD.paper(device="cpu")
+    detector._check()
+    detector.view_, detector.device_ = View(256), torch.device("cpu")
+    net, x = detector._new_unet().train(), torch.rand(1, 3, 256, 256)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-4)
+    first = net.head.weight.detach().clone()
+    loss = detector._loss(net, x, seeded())
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite() and not torch.equal(first, net.head.weight)
+    assert all(w.grad is not None and w.grad.isfinite().all() for w in net.parameters())
+
+
+PROGRAM = """
+import sys, numpy as np, torch
+from tests.test_riad import *
+torch.set_num_threads(1)
+detector = RIAD(**SETTINGS | {"epochs": 40}, checkpoint=sys.argv[1], resume=True).fit(pictures(30, 32))
+np.save(sys.argv[1] + ".npy", detector.score_samples(spotted(5, 32)[0]))
+"""
+
+
+def test_killed_and_resumed_fit_judges_as_one_that_was_not(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    program = [sys.executable, "-c", "import g100.training as t; t.train.__kwdefaults__['every'] = 0\n" + PROGRAM]
+    subprocess.run([*program, str(whole)], check=True)
+    running, deadline = subprocess.Popen([*program, str(cut)]), time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.01)
+        if cut.exists() and read_checkpoint(cut)[1]["state"]["epoch"] >= 2:
+            running.send_signal(signal.SIGKILL)
+            break
+    assert running.wait() == -signal.SIGKILL
+    assert read_checkpoint(cut)[1]["state"]["epoch"] < 40
+    subprocess.run([*program, str(cut)], check=True)
+    np.testing.assert_array_equal(np.load(f"{cut}.npy"), np.load(f"{whole}.npy"))
+
+
+def test_parameters_are_plain_json():
+    assert json.loads(json.dumps(RIAD().get_params()))["ks"] == [4, 8, 16]
+
+
+@pytest.mark.parametrize("wrong, word", [
+    ({"image_size": 12}, "image_size=12 is too small for k=8; 16 would do"),
+    ({"image_size": 36}, "not a multiple of k=8; try 40"),
+    ({"image_size": 40, "ks": (4,), "depth": 3}, "shuffle"), ({"ks": ()}, "ks="), ({"ks": (0, 4)}, "ks="),
+    ({"ks": (2.5,)}, "ks="), ({"n": 1}, "n=1"), ({"n": 17}, "at most the 16 cells of k=8"), ({"width": 0}, "width"),
+    ({"flip": "x"}, "flip"), ({"epochs": 0}, "epochs"), ({"image_score": "maximum"}, "image_score"),
+])  # fmt: skip
+def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
+    with pytest.raises(G100Error, match=word) as error:
+        RIAD(**SETTINGS | wrong).fit(pictures(10, 32))
+    assert "\n" not in str(error.value)
+
+
+def test_corrupted_checkpoint_is_named(tmp_path):
+    (tmp_path / "c").write_bytes(b"half a checkpoint")
+    with pytest.raises(G100Error, match=f"checkpoint {tmp_path / 'c'}"):
+        RIAD(**SETTINGS, checkpoint=str(tmp_path / "c"), resume=True).fit(pictures(10, 32))
