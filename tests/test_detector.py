@@ -19,7 +19,10 @@ from g100.detector import Detector, fresh_folder, load, split
 from g100.errors import G100Error
 from tests.toys import MeanPicture, pictures, spotted
 
-pytestmark = pytest.mark.xdist_group("detector")  # its fixtures are made once
+pytestmark = [
+    pytest.mark.xdist_group("detector"),  # its fixtures are made once
+    pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
+]
 SETTINGS = {"image_size": 32, "sigma": 1.0, "device": "cpu"}
 
 
