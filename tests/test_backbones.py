@@ -15,18 +15,10 @@ from torch import nn
 
 from g100 import backbones as gb
 from g100.backbones import Backbone, list_backbones
-from g100.errors import G100Error
+from tests.toys import line_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
 X = torch.rand(2, 3, 64, 96, generator=torch.manual_seed(0))
-
-
-def line_of(work, *args):
-    "The message of the G100Error that a call raises; it must be one line."
-    with pytest.raises(G100Error) as caught:
-        work(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "levels", "channels"), [

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from g100 import data as gd
 from g100.data import DataSet, ImageSet, View, as_image_set, batches, load_data, read_image, read_mask, readable
-from g100.errors import G100Error
+from tests.toys import line_of
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 17), dtype=np.uint8)
@@ -40,14 +40,6 @@ def tree(root, masks=True):
                 mask[3:5, 2:9] = 255
                 save(root / "ground_truth" / kind / f"{i:03d}_mask.png", mask)
     return root
-
-
-def line_of(work, *args):
-    "The message of the G100Error that a call raises; it must be one line."
-    with pytest.raises(G100Error) as caught:
-        work(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---- files

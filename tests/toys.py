@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from g100.detector import ALGORITHMS, Detector
+from g100.errors import G100Error
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -53,3 +55,11 @@ def mvtec_folder(root: Path, good: int = 30, bad: int = 8, size: int = 32) -> Pa
     for i, mask in enumerate(masks):
         Image.fromarray(mask.astype(np.uint8) * 255).save(root / "ground_truth" / "spot" / f"{i:03d}_mask.png")
     return root
+
+
+def line_of(work, *args) -> str:
+    "The message of the G100Error that a call raises; it must be one line."
+    with pytest.raises(G100Error) as caught:
+        work(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import timm
 import torch
 
@@ -22,14 +21,13 @@ from g100.data import View, batches, load_data
 from g100.neighbors import Neighbors
 
 MEMORY = """
-import resource, sys, numpy as np, torch
+import resource, sys, numpy as np
 from g100 import PatchCore
 from g100.data import as_image_set
-n, what = int(sys.argv[1]), sys.argv[2]
+n = int(sys.argv[1])
 images = as_image_set(np.random.default_rng(0).integers(0, 255, (n, 224, 224), dtype=np.uint8))
-torch.manual_seed(0)
 detector = PatchCore(coreset_ratio=0.002, calibration=16 / n)
-few = PatchCore(calibration=0.5).fit(images[:64])  # libraries, batches and buffers of the allocator are there now
+PatchCore(calibration=0.5).fit(images[:64])  # libraries, batches and buffers of the allocator are there now
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 detector.fit(images)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
@@ -76,7 +74,7 @@ def inference(args: argparse.Namespace) -> None:
 
 
 def memory(args: argparse.Namespace) -> None:
-    command = [sys.executable, "-c", MEMORY, str(args.pictures), "fit"]
+    command = [sys.executable, "-c", MEMORY, str(args.pictures)]
     added = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     matrix = 4 * (args.pictures - 16) * 784 * 152
     print(f"fit on {args.pictures} pictures: feature matrix {matrix / 2**20:.0f} MiB, peak rises by {added / 2**20:.0f} MiB")
@@ -88,6 +86,5 @@ if __name__ == "__main__":
     for name, default in (("repeats", 7), ("batch", 16), ("bank", 3276), ("pictures", 1500)):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
-    np.random.seed(0)
     inference(arguments)
     memory(arguments)
