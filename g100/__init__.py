@@ -9,6 +9,7 @@ _HOME = {
     "Detector": "detector",
     "Inspection": "detector",
     "load": "detector",
+    "RIAD": "algorithms.riad",
     "PatchCore": "algorithms.patchcore",
     "SemiOrthogonal": "algorithms.semiorth",
     "run_experiment": "experiment",

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['ALIASES', 'EMBEDDED', 'EMBEDDED_SHA256', 'FILE_WAY', 'RANDOM_WAY', 'SOURCES', 'timm_name', 'list_backbones', 'taps',
            'indices', 'build', 'cut', 'canonical', 'fill', 'embedded', 'from_file', 'reachable', 'hub_file', 'weighted',
-           'Backbone']
+           'Backbone', 'merge', 'Teacher', 'stored_teacher']
 
-# %% ../nbs/1_foundations/02_backbones.ipynb #89f03c7f
+# %% ../nbs/1_foundations/02_backbones.ipynb #842f5c51
 import hashlib
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -221,3 +221,47 @@ class Backbone(nn.Module):
         "Feature maps of pictures in [0, 1], normalised here; gradients with respect to x are possible."
         maps = self.net(((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         return [f.permute(0, 3, 1, 2) for f in maps] if self.channels_behind else list(maps)
+
+# %% ../nbs/1_foundations/02_backbones.ipynb #a9732847
+def merge(moments: tuple, f: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
+    "(n, mu, S) of Eq. 4, a channel each, float64, with the batch f (B, C, h, w) added; begin with (0, 0.0, 0.0)."
+    n, mean, S = moments
+    var_b, mean_b = torch.var_mean(f.double(), dim=(0, 2, 3), correction=0)
+    n_b, delta = f.numel() // f.shape[1], mean_b - mean
+    total = n + n_b
+    return total, mean + n_b / total * delta, S + n_b * var_b + n * n_b / total * delta.square()
+
+# %% ../nbs/1_foundations/02_backbones.ipynb #8bdd1f8a
+class Teacher(nn.Module):
+    "A frozen network with the features of Eq. 3: mean 0, variance 1 a channel over the pictures given to `learn`."
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone, self.channels, self.strides = backbone, backbone.channels, backbone.strides
+        for i, channels in enumerate(self.channels):
+            self.register_buffer(f"mean{i}", torch.zeros(1, channels, 1, 1))
+            self.register_buffer(f"std{i}", torch.ones(1, channels, 1, 1))
+
+    @torch.no_grad()
+    def learn(self, pictures: Iterable[torch.Tensor]) -> "Teacher":
+        "Take the moments of the channels from batches (B, 3, H, W) of good pictures; gives itself back."
+        moments = [(0, 0.0, 0.0)] * len(self.channels)
+        for x in pictures:
+            moments = [merge(m, f) for m, f in zip(moments, self.backbone(x), strict=True)]
+        for i, (n, mean, S) in enumerate(moments):
+            std = (S / n).sqrt()
+            getattr(self, f"mean{i}").copy_(mean.view(1, -1, 1, 1))
+            getattr(self, f"std{i}").copy_(std.clamp_min(std.mean() / 100).view(1, -1, 1, 1))
+        return self
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        "Standardised feature maps, one per level, of pictures in [0, 1]; gradients with respect to x are possible."
+        return [(f - self.get_buffer(f"mean{i}")) / self.get_buffer(f"std{i}") for i, f in enumerate(self.backbone(x))]
+
+# %% ../nbs/1_foundations/02_backbones.ipynb #9725c3e3
+def stored_teacher(name: str, levels: Sequence[int], state: Mapping[str, torch.Tensor]) -> Teacher:
+    "The teacher, on the network of that name cut at those levels, whose `state_dict` this is."
+    network = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")}
+    teacher = Teacher(Backbone(name, levels, network))
+    teacher.load_state_dict(state)
+    return teacher

@@ -54,7 +54,7 @@ def image_metrics(labels: np.ndarray, verdicts: Inspection, threshold: float) ->
     row |= {"precision_image": at["precision"], "image_auroc": auroc(y, s), "image_aupr": average_precision(y, s)}
     return row | {"image_f1_max": f1_max(y, s)[0]}
 
-# %% ../nbs/3_experiments/31_experiment.ipynb #c4f84b44
+# %% ../nbs/3_experiments/31_experiment.ipynb #d6fd8a62
 PIXEL = ("pixel_auroc", "pixel_aupr", "aupro", "pixel_f1_max")
 
 
@@ -62,8 +62,8 @@ def pixel_metrics(images: ImageSet, verdicts: Inspection, detector: Detector) ->
     "The pixel-level columns of the row; None without masks."
     if not images.has_masks:
         return dict.fromkeys(PIXEL)
-    masks = np.stack([detector.view_.mask(images.mask(i)) for i in range(len(images))])
-    y, s = masks.ravel(), verdicts.map.ravel()
+    masks = [detector.frame(mask.shape).mask(mask) for mask in map(images.mask, range(len(images)))]
+    y, s = (np.concatenate([a.ravel() for a in arrays]) for arrays in (masks, verdicts.map))
     scores = (auroc(y, s), average_precision(y, s), aupro(masks, verdicts.map), f1_max(y, s)[0])
     return dict(zip(PIXEL, scores, strict=True))
 
@@ -178,12 +178,12 @@ def measure(done: Experiment) -> dict:
     row |= {"peak_memory_mb": peak_memory_mb(), "versions": versions(), "commit": commit(), "dataset_sha256": sha256}
     return row
 
-# %% ../nbs/3_experiments/31_experiment.ipynb #9d2fbc7e
+# %% ../nbs/3_experiments/31_experiment.ipynb #73534661
 def other_scores(done: Experiment) -> dict[str, float | None]:
     "Image AUROC of every common way from map to score, on the same maps. Hindsight: none of them was chosen by it."
     known = done.data.test.labels >= 0
-    maps, labels = torch.from_numpy(done.verdicts.map[known]), done.data.test.labels[known]
-    return {how: auroc(labels, image_score(maps, how).numpy()) for how in IMAGE_SCORES}
+    maps, labels = [torch.from_numpy(map)[None] for map in done.verdicts.map[known]], done.data.test.labels[known]
+    return {how: auroc(labels, torch.cat([image_score(m, how) for m in maps]).numpy()) for how in IMAGE_SCORES}
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #0963ced4
 def check_vacant(folder) -> Path:
@@ -203,11 +203,11 @@ def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: 
             judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
             rows.writerow([name, images.labels[i], images.defects[i], *judged, f"{verdicts.mask[i].mean():.4f}"])
 
-# %% ../nbs/3_experiments/31_experiment.ipynb #c550b1d6
+# %% ../nbs/3_experiments/31_experiment.ipynb #6e024fed
 def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, mask: np.ndarray, detector) -> Path:
     "The overlay of one verdict as PNG, at the picture's own size, under the picture's own name."
     file = folder / (name.replace("/", "_").rsplit(".", 1)[0] + ".png")
-    painted = overlay(image, map, mask, detector.view_, detector.color_range_)
+    painted = overlay(image, map, mask, detector.frame(image.shape[:2]), detector.color_range_)
     Image.fromarray(painted).save(file, compress_level=1)
     return file
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SCORES', 'upsampling_matrix', 'gaussian_kernel', 'smoothing_matrix', 'full_size', 'upsample', 'smooth',
-           'image_score', 'segment', 'outline']
+           'image_score', 'segment', 'outline', 'tile_starts', 'tile_weights', 'Mosaic']
 
 # %% ../nbs/1_foundations/04_maps.ipynb #43577198
 import math
@@ -135,3 +135,44 @@ def outline(mask: np.ndarray) -> np.ndarray:
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & ~inner.astype(bool)
+
+# %% ../nbs/1_foundations/04_maps.ipynb #15a323a2
+def tile_starts(n: int, tile: int, overlap: int) -> np.ndarray:
+    "Where crops of `tile` pixels begin on a side of n pixels, neighbours sharing at least `overlap` pixels."
+    if not 0 <= overlap < tile:
+        raise G100Error(f"overlap={overlap}: wants a number of pixels from 0 to below tile={tile}")
+    if n < tile:
+        raise G100Error(f"a side of {n} pixels is shorter than tile={tile}; a smaller tile would do, or tile=None (whole)")
+    count = 1 + -(-(n - tile) // (tile - overlap))
+    return np.round(np.linspace(0, n - tile, count)).astype(int)
+
+# %% ../nbs/1_foundations/04_maps.ipynb #9f307fc4
+@lru_cache(maxsize=64)
+def tile_weights(n: int, tile: int, overlap: int) -> tuple[np.ndarray, torch.Tensor]:
+    "The starts a_i (m,) of the crops on a side of n pixels, and their weights (m, tile), Eq. 7: each pixel's sum to 1."
+    starts = tile_starts(n, tile, overlap)
+    bump = np.sin(np.pi * (np.arange(tile) + 0.5) / tile) ** 2
+    total = np.zeros(n)
+    for a in starts:
+        total[a : a + tile] += bump
+    weights = np.stack([bump / total[a : a + tile] for a in starts])
+    with torch.inference_mode(False):
+        return starts, torch.tensor(weights, dtype=torch.float32)
+
+# %% ../nbs/1_foundations/04_maps.ipynb #cefb3e94
+class Mosaic:
+    "The map (H, W) of a large picture from the maps of its crops; `corners` says where they lie, in order."
+
+    def __init__(self, size: tuple[int, int], tile: int, overlap: int, device: torch.device | str = "cpu"):
+        (rows, self.row_weights), (columns, self.column_weights) = (tile_weights(n, tile, overlap) for n in size)
+        self.corners = [(int(top), int(left)) for top in rows for left in columns]
+        self.places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
+        self.tile, self.laid, self.map = tile, 0, torch.zeros(size, device=device)
+
+    def lay(self, maps: torch.Tensor) -> None:
+        "Add the maps (B, h, w) of the next B crops, brought to the size of a crop."
+        for map in upsample(maps.float(), self.tile):
+            (top, left), (i, j) = self.corners[self.laid], self.places[self.laid]
+            weight = torch.outer(self.row_weights[i], self.column_weights[j]).to(map.device)
+            self.map[top : top + self.tile, left : left + self.tile] += weight * map
+            self.laid += 1

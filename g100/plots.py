@@ -144,13 +144,13 @@ def best_and_worst(labels: np.ndarray, score: np.ndarray, each: int = 3) -> dict
         "good, highest scores": good[::-1][:each],
     }
 
-# %% ../nbs/3_experiments/30_plots.ipynb #11d17ee1
+# %% ../nbs/3_experiments/30_plots.ipynb #bfca9ce2
 def draw_verdict(row, images: ImageSet, i: int, verdicts: Inspection, detector: Detector) -> None:
     "Fill four axes with picture i: itself and its truth, the heat, the mask, the outline of the found region."
     picture, truth, size = as_uint8(images[i]), images.mask(i), images[i].shape[:2]
-    mask = detector.view_.back(verdicts.mask[i].astype(np.float32), size) > 0.5
+    mask = detector.frame(size).back(verdicts.mask[i].astype(np.float32), size) > 0.5
     row[0].imshow(picture if truth is None else draw_outline(picture, truth, TRUTH))
-    row[1].imshow(heat(picture, detector.view_.back(verdicts.map[i], size), detector.color_range_))
+    row[1].imshow(heat(picture, detector.frame(size).back(verdicts.map[i], size), detector.color_range_))
     row[2].imshow(mask, vmin=0, vmax=1)
     row[3].imshow(draw_outline(picture, mask, VERDICT))
     judged = "abnormal" if verdicts.is_anomalous[i] else "good"
