@@ -4,28 +4,32 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'shown', 'table', 'result_table', 'who_saw_what', 'configuration_table', 'seconds_table', 'hindsight_table',
-           'template', 'check_parameters', 'execute', 'to_html', 'run_report']
+           'plot_learning', 'plot_explanation', 'template', 'check_parameters', 'execute', 'to_html', 'run_report']
 
 # %% ../nbs/3_experiments/32_report.ipynb #a17578f6
 import warnings
 
 warnings.filterwarnings("ignore", message="IProgress not found")
 
-# %% ../nbs/3_experiments/32_report.ipynb #20c139c6
+# %% ../nbs/3_experiments/32_report.ipynb #cdfa9038
 import os
 import re
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
+from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
 from papermill.exceptions import PapermillExecutionError
 
 import g100
+from .detector import Detector
 from .errors import G100Error, unknown
 from .experiment import Experiment, other_scores
+from .training import plot_history
 
 # %% ../nbs/3_experiments/32_report.ipynb #3e73a0b2
 def shown(value) -> str:
@@ -94,6 +98,22 @@ def hindsight_table(done: Experiment) -> str:
     rows = [(f"`{done.detector.image_score}` (in use)", done.row["image_auroc"])]
     rows += [(f"`{how}`", value) for how, value in other_scores(done).items() if how != done.detector.image_score]
     return table(("way from map to score", "image AUROC"), rows)
+
+# %% ../nbs/3_experiments/32_report.ipynb #c2ba9743
+def plot_learning(detector: Detector) -> Figure | None:
+    "The losses by epoch; None for an algorithm that is not trained."
+    if not getattr(detector, "history_", None):
+        return None
+    figure = Figure(figsize=(6, 2.4), layout="constrained")
+    plot_history(figure.subplots(), detector.history_)
+    return figure
+
+
+def plot_explanation(done: Experiment) -> Figure | None:
+    "How the abnormal picture with the highest score (else the picture with the highest) was judged; None if untold."
+    labels, score = done.data.test.labels, done.verdicts.score
+    among = np.flatnonzero(labels == 1) if (labels == 1).any() else np.arange(len(labels))
+    return done.detector.explain(done.data.test[[among[np.argmax(score[among])]]])
 
 # %% ../nbs/3_experiments/32_report.ipynb #4fc8ab7d
 def template(name: str) -> Path:

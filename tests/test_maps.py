@@ -10,7 +10,18 @@ from scipy import ndimage
 from skimage.morphology import opening as skimage_opening
 
 from g100.errors import G100Error
-from g100.maps import full_size, gaussian_kernel, image_score, outline, segment, smooth, upsample
+from g100.maps import (
+    Mosaic,
+    full_size,
+    gaussian_kernel,
+    image_score,
+    outline,
+    segment,
+    smooth,
+    tile_starts,
+    tile_weights,
+    upsample,
+)
 
 property_test = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 2**32 - 1)
@@ -164,3 +175,46 @@ def test_bad_input_is_refused_in_one_line(call, says):
     with pytest.raises(G100Error, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+# --- large pictures in crops ---
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.data())
+def test_crops_cover_a_side_and_share_what_was_asked_for(n, tile, data):
+    overlap = data.draw(st.integers(0, tile - 1))
+    if n < tile:
+        with pytest.raises(G100Error, match=f"shorter than tile={tile}"):
+            tile_starts(n, tile, overlap)
+        return
+    starts = tile_starts(n, tile, overlap)
+    assert starts[0] == 0 and starts[-1] == n - tile
+    assert all(b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
+    assert len(starts) == 1 + np.ceil((n - tile) / (tile - overlap))
+
+
+def test_without_overlap_a_multiple_is_split_into_disjoint_crops():
+    assert tile_starts(96, 32, 0).tolist() == [0, 32, 64]
+    assert all((w == 1).all() for w in tile_weights(96, 32, 0)[1])
+
+
+@given(st.integers(20, 90), st.integers(4, 20), st.integers(0, 3), st.floats(-5, 5))
+def test_a_mosaic_keeps_constants_and_what_crops_agree_on(n, tile, overlap, constant):
+    size, flat, whole = (n, n + 7), Mosaic((n, n + 7), tile, overlap), Mosaic((n, n + 7), tile, overlap)
+    flat.lay(torch.full((len(flat.corners), 3, 3), constant))
+    torch.testing.assert_close(flat.map, torch.full(size, constant))
+    truth = torch.rand(size, generator=torch.Generator().manual_seed(n))
+    for part in torch.stack([truth[r : r + tile, c : c + tile] for r, c in whole.corners]).split(5):
+        whole.lay(part)
+    torch.testing.assert_close(whole.map, truth)
+
+
+def test_weights_of_a_mosaic_have_no_jumps():
+    _, weights = tile_weights(500, 100, 40)
+    assert weights[1:, 0].max() < 0.01 and weights.diff(dim=1).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("overlap", [-1, 32, 40])
+def test_an_overlap_outside_the_tile_is_refused(overlap):
+    with pytest.raises(G100Error, match=rf"overlap={overlap}: wants .* below tile=32"):
+        tile_starts(100, 32, overlap)

@@ -17,13 +17,12 @@ from torch import nn
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
 from g100.data import View
-from g100.detector import ALGORITHMS, load
+from g100.detector import load
 from g100.errors import G100Error
 from g100.similarity import gms_scales, msgms, msgms_loss
 from g100.training import read_checkpoint
 from tests.toys import pictures, spotted
 
-ALGORITHMS.setdefault("riad", "g100.algorithms.riad:RIAD")
 SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0, "device": "cpu"}
 SETTINGS |= {"epochs": 3, "train_batch": 6, "batch_size": 8}
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
