@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'FITTED', 'ALGORITHMS', 'PICKLES', 'Inspection', 'stacked', 'split', 'good_only', 'pick_device',
-           'fresh_folder', 'Parameters', 'Judging', 'cut', 'Tiling', 'Calibrating', 'Inspecting', 'OutlierConvention',
-           'algorithm', 'name_of', 'Stored', 'read_card', 'read_tensors', 'Detector', 'load']
+           'fresh_folder', 'Parameters', 'Checked', 'Judging', 'cut', 'Tiling', 'Calibrating', 'Inspecting',
+           'OutlierConvention', 'algorithm', 'name_of', 'Stored', 'read_card', 'read_tensors', 'Detector', 'load']
 
 # %% ../nbs/1_foundations/06_detector.ipynb #420f3c0d
 import hashlib
@@ -120,7 +120,7 @@ def fresh_folder(goal, force: bool = False) -> Iterator[Path]:
 # %% ../nbs/1_foundations/06_detector.ipynb #d05232c5
 @dataclass(eq=False, repr=False, kw_only=True)
 class Parameters(OutlierMixin, BaseEstimator):
-    "What all detectors can be told, and what is checked before any work begins."
+    "What all detectors can be told."
 
     image_size: int | tuple[int, int] = 224  # the network's input, (height, width) or one number, in pixels
     resize: int | None = None  # first bring the shorter side to this, then crop the centre; None: resize straight
@@ -135,6 +135,10 @@ class Parameters(OutlierMixin, BaseEstimator):
     seed: int = 0
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
     verbose: bool = False  # progress bars and estimates on the standard error stream
+
+# %% ../nbs/1_foundations/06_detector.ipynb #5f33fb71
+class Checked(Parameters):
+    "The parameters, and what is refused."
 
     @classmethod
     def own_image_scores(cls) -> tuple[str, ...]:
@@ -157,7 +161,7 @@ class Parameters(OutlierMixin, BaseEstimator):
         return self.tile // 4 if self.overlap is None else self.overlap
 
 # %% ../nbs/1_foundations/06_detector.ipynb #fac8ddfa
-class Judging(Parameters):
+class Judging(Checked):
     "From pictures to maps and scores, batch by batch, once the algorithm has learnt."
 
     def _fit(self, images: ImageSet) -> None:
@@ -304,6 +308,9 @@ FITTED = ("threshold_", "pixel_threshold_", "typical_", "counts_")
 # %% ../nbs/1_foundations/06_detector.ipynb #ce610cc0
 ALGORITHMS = {
     "riad": "g100.algorithms.riad:RIAD",
+    "favae": "g100.algorithms.favae:FAVAE",
+    "kdad": "g100.algorithms.kdad:KDAD",
+    "fcdd": "g100.algorithms.fcdd:FCDD",
     "patchcore": "g100.algorithms.patchcore:PatchCore",
     "semi-ort": "g100.algorithms.semiorth:SemiOrthogonal",
 }

@@ -1,0 +1,498 @@
+"""KDAD: loss, maps, gradients and opening against their definitions; both cloners; its contract; what it refuses."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from g100.algorithms.kdad import (
+    KDAD,
+    METHODS,
+    PublishedCloner,
+    SlimCloner,
+    check_taps,
+    direction,
+    discrepancy,
+    discrepancy_map,
+    guided,
+    input_gradient,
+    opened,
+    picture_loss,
+    smooth_gradient,
+)
+from g100.backbones import Backbone, Teacher
+from g100.data import as_image_set
+from g100.detector import ALGORITHMS, load
+from g100.errors import G100Error
+from g100.training import generator
+from tests.toys import line_of, pictures, spotted
+
+ALGORITHMS.setdefault("kdad", "g100.algorithms.kdad:KDAD")
+SETTINGS = {"image_size": 32, "width": 4, "epochs": 3, "train_batch": 6, "batch_size": 8, "sigma": 1.0, "device": "cpu"}
+SETTINGS |= {"smoothgrad_n": 3, "levels": (1, 2, 3)}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
+    pytest.mark.filterwarnings("ignore:.*RANDOM weights.*"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return KDAD(**SETTINGS | {"epochs": 10}).fit(pictures(30, 32))
+
+
+@pytest.fixture
+def fitted(trained):
+    "The trained detector; what a test sets is taken back."
+    before = trained.get_params()
+    yield trained
+    trained.set_params(**before)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_taps(seed: int = 0, n: int = 3, shapes=((6, 8, 8), (10, 4, 4), (12, 2, 2)), dtype=torch.float64):
+    "Taps of n pictures by two imaginary networks."
+    random = seeded(seed)
+    a = [torch.randn(n, *shape, generator=random, dtype=dtype) for shape in shapes]
+    return a, [f + 0.5 * torch.randn(f.shape, generator=random, dtype=dtype) for f in a]
+
+
+# --- the loss ---
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0, 3))
+def test_loss_is_its_definition(seed, weight):
+    a, b = some_taps(seed)
+    found = picture_loss(a, b, weight)
+    for i in range(3):
+        expected = 0.0
+        for p, q in zip(a, b, strict=True):
+            u, v = p[i].numpy().ravel(), q[i].numpy().ravel()
+            expected += 1 - u @ v / np.sqrt((u @ u) * (v @ v)) + weight * np.mean((u - v) ** 2)
+        assert found[i].item() == pytest.approx(expected, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0.01, 100))
+def test_direction_is_half_the_square_on_the_unit_sphere_and_knows_no_length(seed, scale):
+    (a, *_), (b, *_) = some_taps(seed)
+    unit = [f.flatten(1) / f.flatten(1).norm(dim=1, keepdim=True) for f in (a, b)]
+    torch.testing.assert_close(direction(a, b), (unit[0] - unit[1]).square().sum(1) / 2)
+    torch.testing.assert_close(direction(a, scale * b), direction(a, b))
+
+
+def test_equal_taps_cost_nothing():
+    a, _ = some_taps()
+    assert picture_loss(a, a).abs().max() < 1e-12 and discrepancy(a[0], a[0]).abs().max() == 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0, 3))
+def test_the_mean_of_the_discrepancy_is_the_loss(seed, weight):
+    a, b = some_taps(seed)
+    for p, q in zip(a, b, strict=True):
+        torch.testing.assert_close(discrepancy(p, q, weight).mean((1, 2)), picture_loss([p], [q], weight))
+    torch.testing.assert_close(discrepancy_map(a, b, weight).mean((1, 2)), picture_loss(a, b, weight))
+
+
+def test_discrepancy_points_at_the_position_that_differs():
+    a, _ = some_taps()
+    b = a[0].clone()
+    b[1, :, 5, 2] += 3
+    d = discrepancy(a[0], b)
+    assert d[1].argmax() == 5 * 8 + 2 and d[[0, 2]].abs().max() == 0
+
+
+# --- the networks ---
+
+
+@pytest.mark.parametrize("levels", [(0, 1, 2, 3, 4), (1, 3), (2,)])
+@pytest.mark.parametrize("size", [(64, 64), (70, 45)])
+def test_slim_cloner_has_the_shapes_of_its_source(levels, size):
+    source = Teacher(Backbone("lite0", levels, "random"))
+    cloner = SlimCloner(source.channels, source.strides, 4).eval()
+    check_taps(source, cloner, torch.zeros(1, 3, *size))
+
+
+def test_published_cloner_layer_by_layer():
+    widths = [16, 16, "M", 16, 128, "M", 16, 16, 256, "M", 16, 16, 512, "M", 16, 16, 512, "M"]
+    expected, before = [], 3
+    for i, width in enumerate(widths):
+        if width == "M":
+            expected.append(("pool", 2))
+            continue
+        expected.append(("conv", before, width, (3, 3), (1, 1), None))
+        expected += [("norm", width)] * (widths[i + 1] != "M") + [("relu",)]
+        before = width
+    found = []
+    for m in PublishedCloner().modules():
+        if isinstance(m, nn.Conv2d):
+            found.append(("conv", m.in_channels, m.out_channels, m.kernel_size, m.padding, m.bias))
+        elif isinstance(m, nn.BatchNorm2d):
+            found.append(("norm", m.num_features))
+        elif isinstance(m, nn.ReLU):
+            found.append(("relu",))
+        elif isinstance(m, nn.MaxPool2d):
+            found.append(("pool", m.kernel_size))
+    assert found == expected
+
+
+def test_published_cloner_begins_with_xaviers_weights():
+    for m in PublishedCloner().modules():
+        if isinstance(m, nn.Conv2d):
+            bound = (6 / (9 * m.in_channels + 9 * m.out_channels)) ** 0.5
+            assert m.weight.abs().max() <= bound and m.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_paper_source_is_vggs_poolings():
+    recipe = KDAD.paper(weights="random", device="cpu")
+    recipe._settle()
+    recipe.teacher_ = Teacher(Backbone("vgg16", recipe.levels, "random"))
+    x, found = torch.rand(1, 3, 64, 64), []
+    with torch.no_grad():
+        y = x
+        for m in recipe.teacher_.backbone.net.children():
+            y = m(y)
+            found += [y] if isinstance(m, nn.MaxPool2d) else []
+        taps = recipe._source(x)
+        last = F.max_pool2d(y, 2)  # timm cuts the network before its last pooling
+    assert [t.shape[1] for t in taps] == [128, 256, 512, 512] and recipe._strides() == [4, 8, 16, 32]
+    for a, b in zip(taps, [*found[1:], last], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+# --- gradients ---
+
+
+def net64(seed: int = 0, channels=(5, 7), strides=(2, 4)):
+    torch.manual_seed(seed)
+    return SlimCloner(channels, strides, 4).double().eval()
+
+
+def losses64():
+    source, cloner = net64(0), net64(1)
+    return lambda x: picture_loss(source(x), cloner(x))
+
+
+def test_batched_gradients_are_the_ones_of_each_picture():
+    x, losses = torch.rand(5, 3, 16, 24, dtype=torch.float64, generator=seeded()), losses64()
+    value, gradient = input_gradient(losses, x)
+    for i in range(5):
+        y = x[i : i + 1].clone().requires_grad_()
+        losses(y)[0].backward()
+        torch.testing.assert_close(gradient[i : i + 1], y.grad, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(value[i], losses(x[i : i + 1])[0])
+
+
+def test_gradient_is_the_slope_through_both_networks():
+    x, losses = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=seeded()), losses64()
+    gradient = input_gradient(losses, x)[1]
+    for seed in range(3):
+        v = torch.randn(x.shape, dtype=torch.float64, generator=seeded(seed))
+        with torch.no_grad():
+            slope = (losses(x + 1e-7 * v) - losses(x - 1e-7 * v)) / 2e-7
+        torch.testing.assert_close((gradient * v).sum((1, 2, 3)), slope, rtol=1e-3, atol=1e-6)
+
+
+def test_gradients_are_had_in_inference_mode():
+    losses = losses64()
+    with torch.inference_mode():
+        x = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=seeded())
+        assert input_gradient(losses, x)[1].abs().max() > 0 and not torch.is_grad_enabled()
+
+
+def test_gradient_is_where_the_receptive_fields_of_the_disagreement_are():
+    "A cloner that answers as the source but at one position: the gradient stays near it."
+    source = net64()
+    bump = torch.zeros(1, 5, 32, 32, dtype=torch.float64)
+    bump[..., 4, 4] = 1.0
+
+    def losses(x):
+        f = source(x)[0]
+        return (bump * f).square().sum((1, 2, 3))
+
+    gradient = input_gradient(losses, torch.rand(1, 3, 64, 64, dtype=torch.float64, generator=seeded()))[1]
+    assert gradient[..., :14, :14].abs().max() > 0 and gradient[..., 14:, :].abs().max() == 0
+
+
+def guided_by_hand(x, layers, top):
+    "What comes back to x through Linear layers with ReLU between them, the positive part only."
+    inputs = [x]
+    for i, layer in enumerate(layers):
+        inputs.append(layer(inputs[-1]).clamp_min(0) if i < len(layers) - 1 else layer(inputs[-1]))
+    back = top
+    for i in reversed(range(len(layers))):
+        back = back @ layers[i].weight
+        if i:
+            back = back.clamp_min(0) * (inputs[i] > 0)
+    return back
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.booleans())
+def test_guided_passes_positive_gradients_only(seed, inplace):
+    torch.manual_seed(seed)
+    layers = [nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 1)]
+    net = nn.Sequential(layers[0], nn.ReLU(inplace=inplace), layers[1], nn.ReLU6(inplace=inplace), layers[2])
+    x = torch.randn(3, 4)
+    with guided(net):
+        _, found = input_gradient(lambda y: net(y)[:, 0], x)
+    with torch.no_grad():
+        torch.testing.assert_close(found, guided_by_hand(x, layers, torch.ones(3, 1)))
+    y = x.clone().requires_grad_()
+    net(y).sum().backward()
+    torch.testing.assert_close(input_gradient(lambda y: net(y)[:, 0], x)[1], y.grad)  # the hooks are gone
+
+
+def test_guided_hooks_go_even_after_an_error():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with pytest.raises(RuntimeError), guided(net):
+        raise RuntimeError
+    assert not net[1]._forward_hooks
+
+
+def test_smooth_gradient_of_a_quadratic_is_its_gradient_at_the_mean_noise():
+    "For L = |x|^2 the gradient is 2 x, so the mean over noisy copies is 2 (x + mean noise)."
+    x = torch.rand(2, 3, 4, 4, generator=seeded())
+    noise = torch.stack([torch.randn(1, 3, 4, 4, generator=generator(7, "validation", j)) for j in range(5)]).mean(0)
+    found = smooth_gradient(lambda y: y.square().sum((1, 2, 3)), x, 5, 0.1, 7)
+    torch.testing.assert_close(found, 2 * (x + 0.1 * noise))
+    torch.testing.assert_close(smooth_gradient(lambda y: y.square().sum((1, 2, 3)), x, 4, 0.0, 7), 2 * x)
+
+
+# --- opening ---
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.sampled_from([3, 5, 7]), st.tuples(st.integers(1, 14), st.integers(1, 14)))
+def test_opening_is_opencvs_and_commutes_with_thresholds(seed, diameter, size):
+    maps = torch.rand(2, *size, generator=seeded(seed))
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter))
+    for before, after in zip(maps.numpy(), opened(maps, diameter).numpy(), strict=True):
+        np.testing.assert_array_equal(after, cv2.morphologyEx(before, cv2.MORPH_OPEN, element))
+        for t in np.quantile(before, [0.1, 0.5, 0.8]):
+            mask = cv2.morphologyEx((before > t).astype(np.uint8), cv2.MORPH_OPEN, element)
+            np.testing.assert_array_equal(after > t, mask > 0)
+
+
+def test_opening_twice_is_opening_once_and_never_adds():
+    maps = torch.rand(2, 20, 20, generator=seeded())
+    once = opened(maps, 5)
+    assert torch.equal(opened(once, 5), once) and (once <= maps).all() and torch.equal(opened(maps, 1), maps)
+
+
+# --- the contract ---
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_repeated_scoring_is_bit_identical(fitted, method):
+    fitted.set_params(method=method)
+    x = spotted(6, 32)[0]
+    torch.manual_seed(1)
+    first = fitted.inspect(x)
+    torch.manual_seed(2)
+    again = fitted.inspect(x)
+    np.testing.assert_array_equal(first.map, again.map)
+    np.testing.assert_array_equal(first.score, again.score)
+    assert np.isfinite(first.map).all() and (first.map >= 0).all() and first.map.shape == (6, 32, 32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_score_does_not_depend_on_the_other_pictures(fitted, method):
+    fitted.set_params(method=method)
+    x = spotted(6, 32)[0]
+    together = fitted.inspect(x).map
+    np.testing.assert_allclose(fitted.inspect(x[4:5]).map, together[4:5], rtol=1e-3, atol=1e-4 * together.max())
+
+
+def test_maps_are_not_stretched_picture_by_picture(fitted):
+    bad, good = fitted.inspect(spotted(6, 32)[0]).map, fitted.inspect(pictures(6, 32, seed=5)).map
+    assert good.max(axis=(1, 2)).max() < bad.max(axis=(1, 2)).min()
+
+
+@pytest.mark.parametrize("how", ["loss", "max", "top_percent"])
+def test_defects_score_higher_than_good_pictures(fitted, how):
+    fitted.set_params(image_score=how)
+    good, bad = fitted.inspect(pictures(20, 32, seed=7)).score, fitted.inspect(spotted(20, 32)[0]).score
+    assert bad.min() > good.max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_as_score_is_the_papers(fitted, method):
+    fitted.set_params(image_score="loss", method=method)
+    x = spotted(5, 32)[0]
+    with torch.no_grad():
+        y = torch.from_numpy(x).permute(0, 3, 1, 2) / 255
+        expected = picture_loss(fitted.teacher_(y), fitted.cloner_(y), fitted.value_weight)
+    np.testing.assert_allclose(fitted.inspect(x).score, expected, rtol=1e-4)
+
+
+def test_gradient_maps_are_smoothed_then_opened(fitted):
+    x = torch.rand(3, 3, 32, 32, generator=seeded())
+    fitted.set_params(method="plain", sigma=0.0, opening=1)
+    rough = fitted._judge(x)[0]
+    torch.testing.assert_close(rough, input_gradient(fitted._losses, x)[1].abs().sum(1))
+    fitted.set_params(opening=3)
+    assert torch.equal(fitted._judge(x)[0], opened(rough, 3))
+    fitted.set_params(method="discrepancy")
+    assert fitted._raw_map(x).shape == (3, 8, 8)
+
+
+def test_same_seed_same_detector():
+    a, b, c = (KDAD(**SETTINGS | {"epochs": 1}, seed=s).fit(pictures(15, 32)) for s in (3, 3, 4))
+    pairs = list(zip(a.cloner_.state_dict().values(), b.cloner_.state_dict().values(), strict=True))
+    assert all(torch.equal(*pair) for pair in pairs) and a.threshold_ == b.threshold_ != c.threshold_
+
+
+def test_global_randomness_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    KDAD(**SETTINGS | {"epochs": 1, "method": "smoothgrad"}).fit(pictures(10, 32)).inspect(pictures(2, 32))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_detector_judges_to_the_bit(fitted, tmp_path, method):
+    fitted.set_params(method=method)
+    again, x = load(fitted.save(tmp_path / "model"), device="cpu"), spotted(6, 32)[0]
+    first, second = fitted.inspect(x), again.inspect(x)
+    np.testing.assert_array_equal(first.map, second.map)
+    np.testing.assert_array_equal(first.score, second.score)
+    assert again.history_ == fitted.history_ and len(again.history_) == 10
+
+
+def test_training_lowers_the_validation_loss_and_leaves_the_source_alone(trained):
+    assert trained.history_[-1]["validation"] < trained.history_[0]["validation"]
+    fresh = Backbone("lite0", trained.levels).state_dict()
+    kept = trained.teacher_.backbone.state_dict()
+    assert all(torch.equal(fresh[name], kept[name]) for name in fresh)
+
+
+def test_only_good_training_pictures_standardise(trained):
+    teach = pictures(30, 32)[np.sort(np.random.default_rng(0).permutation(30)[6:])]
+    x = torch.from_numpy(teach).permute(0, 3, 1, 2) / 255
+    for f in trained.teacher_(x):
+        assert f.mean((0, 2, 3)).abs().max() < 1e-3
+        assert (f.square().mean((0, 2, 3)) > 0.9).float().mean() > 0.5 and f.square().mean() < 1.01
+
+
+def test_pictures_that_are_not_square():
+    detector = KDAD(**SETTINGS | {"image_size": (32, 48), "epochs": 1, "method": "guided"}).fit(pictures(10, 32))
+    assert detector.inspect(pictures(2, 48)).map.shape == (2, 32, 48)
+
+
+def test_normalise_false_shows_the_source_the_picture_itself(fitted):
+    x = torch.rand(2, 3, 32, 32, generator=seeded())
+    fitted.set_params(normalise=False)
+    with torch.no_grad():
+        for i, (a, f) in enumerate(zip(fitted._source(x), fitted.teacher_.backbone.net(x), strict=True)):
+            mean, std = (fitted.teacher_.get_buffer(f"{what}{i}") for what in ("mean", "std"))
+            torch.testing.assert_close(a, (f - mean) / std, rtol=1e-3, atol=1e-3)
+
+
+def test_explanation_is_a_figure_of_one_picture(fitted, tmp_path):
+    for method in METHODS:
+        fitted.set_params(method=method)
+        figure = fitted.explain(spotted(1, 32)[0])
+        titles = [axis.get_title() for axis in figure.axes]
+        assert {"picture", "stride 4", "stride 8", "stride 16", "plain", "smoothgrad", "guided"} <= set(titles)
+        assert any(title.startswith(f"{method}: ") for title in titles) and figure.get_figwidth() <= 7.5
+    figure.savefig(tmp_path / "explained.png")
+    assert "explain wants one picture, not 2" in line_of(fitted.explain, as_image_set(pictures(2, 32)))
+
+
+# --- the paper ---
+
+
+def test_paper_is_the_published_recipe():
+    recipe = KDAD.paper().get_params()
+    assert (recipe["backbone"], recipe["weights"], recipe["image_size"]) == ("vgg16", "pretrained", 128)
+    assert (recipe["levels"], recipe["pool"], recipe["cloner"]) == ((0, 1, 2, 3), True, "published")
+    assert (recipe["epochs"], recipe["train_batch"], recipe["learning_rate"]) == (601, 64, 1e-3)
+    assert (recipe["optimizer"], recipe["schedule"], recipe["validation"]) == ("adam", "constant", 0.0)
+    assert (recipe["value_weight"], recipe["method"], recipe["image_score"]) == (0.5, "guided", "loss")
+    assert not recipe["standardise"] and not recipe["normalise"] and recipe["sigma"] == 4.0
+    assert KDAD.paper(epochs=2, normalise=True).normalise
+
+
+def test_paper_takes_one_training_step_and_judges():
+    detector = KDAD.paper(weights="random", epochs=1, train_batch=2, device="cpu").fit(pictures(3, 128))
+    fresh = KDAD.paper(weights="random", device="cpu")
+    fresh._settle()
+    fresh.teacher_ = detector.teacher_
+    pairs = zip(fresh._new_cloner().named_parameters(), detector.cloner_.parameters(), strict=True)
+    assert all(not torch.equal(before, after) for (_, before), after in pairs)
+    x = torch.from_numpy(pictures(1, 128)).permute(0, 3, 1, 2) / 255
+    assert [tuple(f.shape[1:]) for f in detector._source(x)] == [(128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4)]
+    assert np.isfinite(detector.history_[0]["loss"]) and np.isfinite(detector.inspect(pictures(1, 128)).score).all()
+
+
+# --- what is refused ---
+
+
+def test_parameters_are_plain_json():
+    assert json.loads(json.dumps(KDAD().get_params()))["levels"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("wrong, word", [
+    ({"method": "gradients"}, "unknown method 'gradients'"), ({"cloner": "thin"}, "unknown cloner 'thin'"),
+    ({"image_size": 15}, "image_size=15 is below the source's stride, 16; 64 would do"),
+    ({"image_size": (64, 12)}, "below the source's stride, 16"),
+    ({"image_size": 31, "backbone": "vgg16", "levels": (0, 1, 2, 3), "pool": True}, "source's stride, 32"),
+    ({"cloner": "published"}, "cloner: its taps .* have other shapes than those of the source"),
+    ({"backbone": "resnet10t", "weights": "random", "pool": True, "image_size": 70}, "other shapes"),
+    ({"levels": (3, 2)}, "levels"), ({"levels": (1, 9)}, "no level 9"), ({"backbone": "lite"}, "unknown backbone"),
+    ({"width": 0}, "width=0"), ({"smoothgrad_n": 0}, "smoothgrad_n=0"), ({"value_weight": -1.0}, "value_weight=-1"),
+    ({"value_weight": float("nan")}, "value_weight=nan"), ({"smoothgrad_noise": -0.1}, "smoothgrad_noise"),
+    ({"opening": 2}, "opening=2"), ({"flip": "x"}, "flip"), ({"epochs": 0}, "epochs"),
+    ({"image_score": "maximum"}, "image_score"),
+])  # fmt: skip
+def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
+    with pytest.raises(G100Error, match=word) as error:
+        KDAD(**SETTINGS | wrong).fit(pictures(10, 32))
+    assert "\n" not in str(error.value)
+
+
+def test_one_number_a_channel_cannot_be_normalised():
+    few = KDAD(**SETTINGS | {"image_size": 16})
+    assert "one position at stride 16: batch norm needs 2 pictures" in line_of(few.fit, pictures(2, 16))
+    assert KDAD(**SETTINGS | {"image_size": 16, "epochs": 1}).fit(pictures(8, 16)).inspect(pictures(1, 16)).map.shape == (
+        1,
+        16,
+        16,
+    )
+
+
+class Blind(nn.Module):
+    "Taps of the right shapes, the second of which does not follow the picture's derivative."
+
+    def forward(self, x):
+        return [F.avg_pool2d(x, 2), F.avg_pool2d(x, 4).detach()]
+
+
+def test_a_tap_without_a_derivative_is_named():
+    pooled = SlimCloner((3, 3), (2, 4), 2).eval()
+    x = torch.zeros(1, 3, 16, 16)
+    check_taps(pooled, pooled, x)
+    assert "source: tap 1 is not differentiable" in line_of(check_taps, Blind(), pooled, x)
+    assert "cloner: tap 1 is not differentiable" in line_of(check_taps, pooled, Blind(), x)
+    assert "other shapes" in line_of(check_taps, pooled, SlimCloner((3, 4), (2, 4), 2).eval(), x)
