@@ -3,6 +3,7 @@
     python -m tests.benchmarks.riad                          the costs; exit code 1 when a target is missed
     python -m tests.benchmarks.riad --train --seeds 0 1 2    the default training on elpv:mono, image AUROC per seed
     python -m tests.benchmarks.riad --train --data mvtec:DIR --seeds 0
+    python -m tests.benchmarks.riad --ablation               cells, size, width, loss, epochs -> nbs/results/ablation-riad.csv
 
 Targets: judging at most 1.2 x the bare forwards of all views (the views of one k in one batch, as judging has them);
 masks under 0.1 % of a training step of the paper's network and of the default.
@@ -18,19 +19,19 @@ import torch
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
 from g100.data import View, batches, load_data
 from g100.detector import pick_device
-from g100.maps import IMAGE_SCORES, image_score
 from g100.metrics import auroc
+from tests.benchmarks.common import ablation, milliseconds, ways
 
-
-def milliseconds(*works, repeats: int = 7) -> list[float]:
-    "The median of each, run in turns so that a busy machine disturbs all."
-    took = [[] for _ in works]
-    for i in range(repeats + 1):
-        for times, work in zip(took, works, strict=True):
-            start = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - start)) if i else None
-    return [statistics.median(times) for times in took]
+SETTINGS = [
+    ("default", "-", {}),
+    ("sides of the cells", "4", {"ks": (4,)}), ("sides of the cells", "8", {"ks": (8,)}),
+    ("sides of the cells", "16", {"ks": (16,)}), ("sides of the cells", "2 to 16", {"ks": (2, 4, 8, 16)}),
+    ("side of the picture", "64", {"image_size": 64}), ("side of the picture", "128", {"image_size": 128}),
+    ("width of the U-Net", "8", {"width": 8}), ("width of the U-Net", "32", {"width": 32}),
+    ("loss", "L_2 alone", {"gms_weight": 0.0, "ssim_weight": 0.0}), ("loss", "without L_G", {"gms_weight": 0.0}),
+    ("loss", "without L_S", {"ssim_weight": 0.0}),
+    ("epochs", "10", {"epochs": 10}), ("epochs", "40", {"epochs": 40}), ("epochs", "80", {"epochs": 80}),
+]  # fmt: skip
 
 
 def untrained(**parameters) -> RIAD:
@@ -84,8 +85,7 @@ def reached(data: str, seed: int, parameters: dict) -> dict[str, float]:
     detector = RIAD(seed=seed, **parameters).fit(dataset.train)
     seconds = time.perf_counter() - start
     verdicts = detector.inspect(dataset.test)
-    found = {how: auroc(dataset.test.labels, image_score(torch.from_numpy(verdicts.map), how).numpy())
-             for how in IMAGE_SCORES}  # fmt: skip
+    found = ways(dataset.test.labels, verdicts.map)
     mean = torch.cat(list(batches(dataset.train, detector.view_))).mean(0)
     residual = torch.cat([(x - mean).abs().mean((1, 2, 3)) for x in batches(dataset.test, detector.view_)])
     found["mean-picture residual"] = auroc(dataset.test.labels, residual.numpy())
@@ -100,13 +100,18 @@ def reached(data: str, seed: int, parameters: dict) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--data", default="elpv:mono")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--checkpoints", help="a folder; a run that was cut off is continued from there")
     args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    if args.ablation:
+        ablation("riad", RIAD, SETTINGS, 20, args.seeds or [0])
+        return 0
     if args.train:
+        args.seeds = args.seeds or [0, 1, 2]
         parameters = {"epochs": args.epochs} if args.epochs else {}
         name = args.data.replace(":", "-").replace("/", "-")
         files = [f"{args.checkpoints}/{name}-{seed}" if args.checkpoints else None for seed in args.seeds]
