@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
-extras = {name: project[f"{name}_requirements"].split() for name in ("demo", "lab", "dev")}
-extras["dev"] += extras["demo"]
+extras = {name: project[f"{name}_requirements"].split() for name in ("demo", "lab", "cluster", "dev")}
+extras["dev"] += extras["demo"] + extras["cluster"]
 
 setup(
     name=project["lib_name"],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUIET', 'shown', 'table', 'result_table', 'who_saw_what', 'configuration_table', 'seconds_table', 'hindsight_table',
            'plot_learning', 'plot_explanation', 'template', 'check_parameters', 'execute', 'to_html', 'run_report',
-           'checkpoint_of', 'experiment']
+           'is_first', 'checkpoint_of', 'experiment']
 
 # %% ../nbs/3_experiments/32_report.ipynb #a17578f6
 import warnings
@@ -32,7 +32,7 @@ import g100
 from .data import load_data
 from .detector import Detector, fresh_folder
 from .errors import G100Error, unknown
-from .experiment import Experiment, make_detector, other_scores
+from .experiment import Experiment, make_detector, other_scores, run_experiment
 from .training import plot_history, read_checkpoint
 
 # %% ../nbs/3_experiments/32_report.ipynb #3e73a0b2
@@ -86,7 +86,7 @@ def who_saw_what(done: Experiment) -> str:
 def configuration_table(done: Experiment) -> str:
     "The parameters of the detector, the versions of what computed, and the hash of the data."
     rows = [(f"`{name}`", f"`{value}`") for name, value in done.row["params"].items()]
-    rows += [(f"version of {name}", value) for name, value in done.row["versions"].items()]
+    rows += [(f"version of {name}", value) for name, value in done.row["versions"].items()] + list(done.row["machine"].items())
     return table(("", "value"), [*rows, ("commit", done.row["commit"]), ("data SHA-256", done.row["dataset_sha256"])])
 
 # %% ../nbs/3_experiments/32_report.ipynb #ece83e1a
@@ -151,7 +151,7 @@ def execute(source: Path, target: Path, parameters: dict) -> None:
     except PapermillExecutionError as error:
         if error.ename == "G100Error":
             raise G100Error(error.evalue) from None
-        raise G100Error(f"the report failed in a cell with {error.ename}: {error.evalue}; see {target}") from error
+        raise
 
 # %% ../nbs/3_experiments/32_report.ipynb #8a2a33f2
 def to_html(notebook: Path, target: Path) -> Path:
@@ -174,7 +174,12 @@ def run_report(name: str, parameters: dict, folder) -> Path:
     execute(template(name), folder / "report.ipynb", parameters)
     return to_html(folder / "report.ipynb", folder / "report.html")
 
-# %% ../nbs/3_experiments/32_report.ipynb #4ca93914
+# %% ../nbs/3_experiments/32_report.ipynb #2be7a241
+def is_first() -> bool:
+    "Whether this is the first of the processes that a launcher has started together, or the only one."
+    return os.environ.get("RANK", "0") == "0"
+
+
 def checkpoint_of(out, force: bool, resume: bool) -> Path:
     "The checkpoint of the run into the folder `out`. One that was left behind is continued, removed (`force`) or refused."
     out = Path(out).absolute()
@@ -182,7 +187,7 @@ def checkpoint_of(out, force: bool, resume: bool) -> Path:
     if resume:
         if checkpoint.exists():
             read_checkpoint(checkpoint)  # raises before the kernel starts
-        for left in out.parent.glob(f".{out.name}-????????.partial"):
+        for left in out.parent.glob(f".{out.name}-????????.partial") if is_first() else ():
             shutil.rmtree(left, ignore_errors=True)
     elif checkpoint.exists() and not force:
         raise G100Error(f"{checkpoint} is left of a training that was cut off; continue it with --resume, or start again "
@@ -191,13 +196,15 @@ def checkpoint_of(out, force: bool, resume: bool) -> Path:
         checkpoint.unlink(missing_ok=True)
     return checkpoint
 
-# %% ../nbs/3_experiments/32_report.ipynb #7efcab69
+# %% ../nbs/3_experiments/32_report.ipynb #f71d1427
 def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: bool = False, **options) -> dict:
     """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
     them. force: replace the folder if it exists; resume: continue a training that was cut off. Raises G100Error."""
     make_detector(algorithm, options.get("parameters"), options.get("paper", False))._check()
     load_data(data, options.get("seed", 0))
     checkpoint = checkpoint_of(out, force, resume)
+    if not is_first():
+        return run_experiment(algorithm, data, checkpoint=checkpoint, **options).row
     with fresh_folder(out, force) as draft:
         where = {"out": str(draft), "checkpoint": str(checkpoint)}
         run_report("experiment", {"algorithm": algorithm, "data": data, **where, **options}, draft)

@@ -23,7 +23,8 @@ def test_package_is_what_the_notebooks_export(tmp_path):
     for file in ("settings.ini", "setup.py", "README.md"):
         shutil.copy(ROOT / file, copy)
     (copy / "g100").mkdir()
-    shutil.copy(ROOT / "g100" / "__init__.py", copy / "g100")
+    for file in ("__init__.py", "__main__.py"):
+        shutil.copy(ROOT / "g100" / file, copy / "g100")
     subprocess.run([BIN / "nbdev_export"], check=True, cwd=copy)
 
     def modules(root: Path) -> dict[str, bytes]:
