@@ -8,7 +8,7 @@ __all__ = ['THREADS', 'COLUMNS', 'ALIKE', 'Cell', 'parameters_for', 'refuse_mixt
            'flat_row', 'rows_of', 'clock', 'expected', 'Board', 'mean_spread', 'groups', 'result_table', 'remarks',
            'write_table', 'report_on', 'outcomes', 'benchmark']
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #1a516f24
+# %% ../nbs/3_experiments/33_benchmark.ipynb #a63dff64
 import csv
 import fcntl
 import json
@@ -34,7 +34,7 @@ from .errors import G100Error, unknown
 from .experiment import make_detector
 from .report import experiment, run_report, table
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #b3d3f948
+# %% ../nbs/3_experiments/33_benchmark.ipynb #d13f2498
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     "One experiment of a grid: everything that decides what comes out."
@@ -55,7 +55,7 @@ class Cell:
     def name(self) -> str:
         return f"{self.algorithm}-{self.label}-{self.seed}"
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #cb21dbf6
+# %% ../nbs/3_experiments/33_benchmark.ipynb #fc57c315
 def parameters_for(algorithms: list[str], settings: dict) -> dict[str, dict]:
     "The parameters of each algorithm, from settings KEY (for all that have it) and ALGORITHM:KEY (for one)."
     known = {name: algorithm(name)().get_params() for name in algorithms}
@@ -73,7 +73,7 @@ def parameters_for(algorithms: list[str], settings: dict) -> dict[str, dict]:
             chosen[taker][key] = value
     return chosen
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #bd443fee
+# %% ../nbs/3_experiments/33_benchmark.ipynb #d0d4644a
 def refuse_mixture(cells: list[Cell], where: str) -> None:
     "G100Error where an algorithm stands for two sets of parameters, or a label for two data sets."
     meant = {}
@@ -83,7 +83,7 @@ def refuse_mixture(cells: list[Cell], where: str) -> None:
             if meant.setdefault(name, what) != what:
                 raise G100Error(f"{where}: {name} would mean both {meant[name]} and {what}; they need folders of their own")
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #8827216e
+# %% ../nbs/3_experiments/33_benchmark.ipynb #f4ee4ea8
 def absolute(spec: str) -> str:
     "The spec with the path in it, if there is one, made absolute."
     layout, _, where = spec.partition(":")
@@ -107,12 +107,12 @@ def grid(algorithms: list[str], data: list[str], seeds: list[int], settings: dic
     refuse_mixture(cells, "the grid")
     return cells
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #ef1180d0
+# %% ../nbs/3_experiments/33_benchmark.ipynb #71c58bb6
 def finished(folder: Path, cell: Cell) -> bool:
     "Whether the cell has its folder, whole."
     return (folder / "cells" / cell.name / "metrics.json").exists()
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #cfe64d5a
+# %% ../nbs/3_experiments/33_benchmark.ipynb #6fd099f3
 @contextmanager
 def locked(file: Path, wait: bool = False) -> Iterator[None]:
     "Hold the lock that belongs to a file; it ends with the process, however that ends. Without `wait`, refuse if held."
@@ -128,7 +128,7 @@ def locked(file: Path, wait: bool = False) -> Iterator[None]:
         held.flush()
         yield
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #f347bb37
+# %% ../nbs/3_experiments/33_benchmark.ipynb #7fcaa943
 def recorded(folder) -> list[Cell]:
     "The cells that belong to a folder, in the order in which they came to it."
     file = Path(folder) / "grid.json"
@@ -144,7 +144,7 @@ def write_whole(file: Path, text: str) -> None:
     draft.write_text(text, encoding="utf-8")
     draft.replace(file)
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #ff497474
+# %% ../nbs/3_experiments/33_benchmark.ipynb #b1a210a3
 @contextmanager
 def opened(folder: Path, cells: list[Cell]) -> Iterator[None]:
     "The folder as this process's own, the cells added to its grid."
@@ -160,7 +160,7 @@ def opened(folder: Path, cells: list[Cell]) -> Iterator[None]:
         (folder / "cells").mkdir(exist_ok=True)
         yield
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #85834e1f
+# %% ../nbs/3_experiments/33_benchmark.ipynb #99a42e20
 @dataclass(frozen=True)
 class Outcome:
     "What became of a cell."
@@ -180,7 +180,7 @@ def failed(cell: Cell, folder: Path, seconds: float, error: BaseException) -> Ou
     write_whole(file, re.sub(r"\x1b\[[0-9;]*m", "", text))
     return Outcome(cell, seconds, f"{line} ({file.name})")
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #e46754ed
+# %% ../nbs/3_experiments/33_benchmark.ipynb #d6955198
 def run_cell(cell: Cell, folder: Path) -> Outcome:
     "Run a cell, unless it is finished. What goes wrong is written down and told, not raised."
     goal, start = folder / "cells" / cell.name, time.perf_counter()
@@ -197,7 +197,7 @@ def run_cell(cell: Cell, folder: Path) -> Outcome:
         return failed(cell, folder, time.perf_counter() - start, error)
     return Outcome(cell, time.perf_counter() - start)
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #ab492351
+# %% ../nbs/3_experiments/33_benchmark.ipynb #737b6536
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -215,7 +215,7 @@ def shared_threads(jobs: int) -> Iterator[None]:
             os.environ.pop(name, None)
             os.environ.update({} if told is None else {name: told})
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #6f57f82a
+# %% ../nbs/3_experiments/33_benchmark.ipynb #4e287d5d
 def here(cells: list[Cell], folder: Path, jobs: int, begins: Callable) -> Iterator[Outcome]:
     "Run cells on this machine, `jobs` at a time; their outcomes as they come. `begins(cell)` is called before each."
 
@@ -227,13 +227,13 @@ def here(cells: list[Cell], folder: Path, jobs: int, begins: Callable) -> Iterat
         work = joblib.Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")
         yield from work(joblib.delayed(one)(cell) for cell in cells)
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #a24e4057
+# %% ../nbs/3_experiments/33_benchmark.ipynb #2a2973fc
 def there(cells: list[Cell], folder: Path, client) -> Iterator[Outcome]:
     "Run cells on the workers of a cluster; their outcomes as they come."
     for i, answer in answers(client, run_cell, [(cell, folder) for cell in cells]):
         yield answer if isinstance(answer, Outcome) else failed(cells[i], folder, 0.0, answer)
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #0f98fd0a
+# %% ../nbs/3_experiments/33_benchmark.ipynb #0457419d
 def flat_row(folder, cell: Cell) -> dict:
     "One row of results.csv: the cell's metrics.json without nesting; parameters and versions as JSON."
     row = json.loads((Path(folder) / "cells" / cell.name / "metrics.json").read_text())
@@ -245,7 +245,7 @@ def rows_of(folder) -> list[dict]:
     "The rows of all finished cells, in the order of the grid."
     return [flat_row(folder, cell) for cell in recorded(folder) if finished(Path(folder), cell)]
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #7ab641ef
+# %% ../nbs/3_experiments/33_benchmark.ipynb #19565992
 def clock(seconds: float | None) -> str:
     "h:mm:ss or m:ss; a dash for None."
     if seconds is None:
@@ -263,7 +263,7 @@ def expected(cell: Cell, took: list[tuple[Cell, float]]) -> float | None:
             return float(np.mean(found))
     return None
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #618fcdf5
+# %% ../nbs/3_experiments/33_benchmark.ipynb #97f23e3c
 class Board:
     "The lines that tell how a benchmark goes."
 
@@ -284,12 +284,16 @@ class Board:
         row = flat_row(self.folder, cell) if finished(self.folder, cell) else {"image_auroc": None}
         if seconds is None:
             seconds = row["fit_seconds"] + row["seconds_per_image"] * (row["test_normal"] + row["test_abnormal"])
-        self.took.append((cell, seconds))
-        left = sum(expected(cell, self.took) for cell in self.open) / self.hands
+        self.took += [(cell, seconds)] if state != "failed" else []
         value = "-" if row["image_auroc"] is None else f"{row['image_auroc']:.3f}"
-        self.line(cell.name, state, value, clock(seconds), clock(left))
+        self.line(cell.name, state, value, clock(seconds), clock(self.left()))
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #c58ff32a
+    def left(self) -> float | None:
+        "Seconds until the end, more or less; None as long as nobody knows."
+        guesses = [expected(cell, self.took) for cell in self.open]
+        return None if None in guesses else sum(guesses) / self.hands
+
+# %% ../nbs/3_experiments/33_benchmark.ipynb #3f395bac
 def mean_spread(values: list, factor: float = 1.0, form: str = ".3f") -> str:
     "Mean and standard deviation (Eq. 3) of values times a factor; a dash where one is None."
     if None in values:
@@ -298,7 +302,7 @@ def mean_spread(values: list, factor: float = 1.0, form: str = ".3f") -> str:
     spread = f" ± {numbers.std(ddof=1):{form}}" if len(numbers) > 1 else ""
     return f"{numbers.mean():{form}}{spread}"
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #aaf71efd
+# %% ../nbs/3_experiments/33_benchmark.ipynb #2baa7132
 COLUMNS = [  # (head, column of a row, factor, format)
     ("threshold", "threshold_image", 1, ".4g"),
     ("normal recall", "normal_recall", 1, ".3f"),
@@ -321,7 +325,7 @@ def groups(rows: list[dict], *keys: str) -> dict[tuple, list[dict]]:
         found.setdefault(tuple(row[key] for key in keys), []).append(row)
     return found
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #a2b8e273
+# %% ../nbs/3_experiments/33_benchmark.ipynb #ef574b8a
 def result_table(rows: list[dict]) -> str:
     "The Markdown table: one line for each algorithm and data set, mean and spread over the seeds."
     heads = [head for head, *_ in COLUMNS]
@@ -332,7 +336,7 @@ def result_table(rows: list[dict]) -> str:
         lines.append((name, *values[:6], f"{dataset}:{category}", *values[6:], len(same)))
     return table(("algorithm", *heads[:6], "class", *heads[6:], "seeds"), lines)
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #e41f2484
+# %% ../nbs/3_experiments/33_benchmark.ipynb #4e957b3d
 ALIKE = {"commit": "not one code", "versions": "not one environment", "processor": "times differ by machine",
          "threads": "times differ by threads"}  # fmt: skip
 
@@ -354,7 +358,7 @@ def remarks(folder) -> list[str]:
             said.append(f"{dataset}:{category}, seed {seed}: the pictures changed between the cells")
     return said
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #6f83e229
+# %% ../nbs/3_experiments/33_benchmark.ipynb #24c6c711
 def write_table(folder: Path) -> list[dict]:
     "Write results.csv and table.md; gives the rows."
     rows, draft = rows_of(folder), folder / ".results.csv.partial"
@@ -369,7 +373,7 @@ def write_table(folder: Path) -> list[dict]:
     write_whole(folder / "table.md", f"{result_table(rows)}\n{notes}\n")
     return rows
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #886c45b5
+# %% ../nbs/3_experiments/33_benchmark.ipynb #7c5fd043
 def report_on(folder: Path) -> Path:
     "The report of what the folder holds: report.ipynb and report.html, put in place when they are whole."
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as draft:
@@ -391,7 +395,7 @@ def outcomes(cells: list[Cell], folder: Path, jobs: int, client) -> Iterator[Out
             print(f"  {outcome.error}", flush=True)
         yield outcome
 
-# %% ../nbs/3_experiments/33_benchmark.ipynb #9b1a930d
+# %% ../nbs/3_experiments/33_benchmark.ipynb #42ae9b1f
 def benchmark(folder, cells: list[Cell], *, jobs: int = 1, scheduler: str | None = None,
               report: bool = True) -> list[Outcome]:  # fmt: skip
     """Run those cells of a grid that are not finished, `jobs` at a time or on the cluster of a Dask scheduler, and leave

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['connected', 'answers']
 
-# %% ../nbs/3_experiments/32b_cluster.ipynb #df0357d2
+# %% ../nbs/3_experiments/32b_cluster.ipynb #9a858c74
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from .errors import G100Error
 
-# %% ../nbs/3_experiments/32b_cluster.ipynb #778f7bcd
+# %% ../nbs/3_experiments/32b_cluster.ipynb #d72e99a4
 @contextmanager
 def connected(address: str, seconds: float = 5.0) -> Iterator:
     "A client of the Dask scheduler at that address, or of the scheduler file of that name. Raises G100Error."
@@ -32,7 +32,7 @@ def connected(address: str, seconds: float = 5.0) -> Iterator:
             print(f"the scheduler at {address} has no worker yet; waiting for one", flush=True)
         yield client
 
-# %% ../nbs/3_experiments/32b_cluster.ipynb #ada8b825
+# %% ../nbs/3_experiments/32b_cluster.ipynb #8659ba91
 def answers(client, work: Callable, calls: list[tuple]) -> Iterator[tuple[int, object]]:
     "work(*call) for all calls, on the workers: (number of the call, what it gave or the exception) as they come."
     from distributed import as_completed
@@ -42,7 +42,7 @@ def answers(client, work: Callable, calls: list[tuple]) -> Iterator[tuple[int, o
     for i, call in enumerate(calls):
         futures[client.submit(work, *call, key=f"{work.__name__}-{turn}-{i}", pure=False)] = i
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             yield futures[future], future.result() if future.status == "finished" else future.exception()
     finally:
         client.cancel(list(futures))

@@ -6,7 +6,7 @@
 __all__ = ['read_scores', 'by_defect', 'heat_table', 'plot_defects', 'sheet', 'plot_price', 'common_seed', 'plot_histograms',
            'drawn_by_lot', 'original', 'draw_verdict', 'plot_same_pictures']
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #2ee870e4
+# %% ../nbs/3_experiments/33b_comparison.ipynb #eb5a1d8e
 import csv
 import math
 from pathlib import Path
@@ -15,13 +15,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .benchmark import groups, recorded
 from .data import ImageSet, load_data, read_image
 from .metrics import auroc
 from .plots import TRUTH, as_uint8, draw_outline, plot_scores
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #349e365d
+# %% ../nbs/3_experiments/33b_comparison.ipynb #0fa6035e
 def read_scores(folder, cell_name: str) -> dict[str, np.ndarray]:
     "The columns of a cell's scores.csv."
     with (Path(folder) / "cells" / cell_name / "scores.csv").open(newline="", encoding="utf-8") as file:
@@ -29,7 +30,7 @@ def read_scores(folder, cell_name: str) -> dict[str, np.ndarray]:
     kinds = {"label": int, "score": float, "threshold": float, "is_anomalous": int}
     return {key: np.array([kinds.get(key, str)(line[key]) for line in lines]) for key in lines[0]}
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #1e164e0d
+# %% ../nbs/3_experiments/33b_comparison.ipynb #3d38c1a8
 def by_defect(scores: dict[str, np.ndarray]) -> dict[str, tuple[int, float, float]]:
     "For each kind of defect: how many pictures, their AUROC against all good ones (or nan), their recall."
     label, score, kinds = scores["label"], scores["score"], {}
@@ -40,7 +41,7 @@ def by_defect(scores: dict[str, np.ndarray]) -> dict[str, tuple[int, float, floa
         kinds[kind] = int(mine.sum()), np.nan if value is None else value, float(scores["is_anomalous"][mine].mean())
     return kinds
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #aa0acc4c
+# %% ../nbs/3_experiments/33b_comparison.ipynb #46b9a585
 def heat_table(axis: Axes, values: np.ndarray, rows: list[str], columns: list[str], title: str) -> None:
     "Numbers in [0, 1] as a table whose cells are the darker the larger they are; NaN stays empty."
     axis.imshow(values, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
@@ -53,7 +54,7 @@ def heat_table(axis: Axes, values: np.ndarray, rows: list[str], columns: list[st
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #9eed2138
+# %% ../nbs/3_experiments/33b_comparison.ipynb #1cb1514b
 def plot_defects(folder, rows: list[dict]) -> Figure | None:
     "For rows of one data set: AUROC and recall of each kind of defect by each algorithm, means over the seeds."
     names, found = list(dict.fromkeys(row["algorithm"] for row in rows)), {}
@@ -71,7 +72,7 @@ def plot_defects(folder, rows: list[dict]) -> Figure | None:
         heat_table(axis, means[..., column], labels, names, title)
     return figure
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #8b576772
+# %% ../nbs/3_experiments/33b_comparison.ipynb #91067e96
 def sheet(n: int, width: float, height: float, columns: int = 3) -> tuple[Figure, np.ndarray]:
     "A figure with n axes, at most `columns` in a line, and these axes."
     columns = max(1, min(columns, n))
@@ -81,7 +82,7 @@ def sheet(n: int, width: float, height: float, columns: int = 3) -> tuple[Figure
         axis.set_axis_off()
     return figure, axes.flat[:n]
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #3c1c0c83
+# %% ../nbs/3_experiments/33b_comparison.ipynb #6acdc8d5
 def plot_price(rows: list[dict]) -> Figure:
     "Image AUROC against milliseconds per picture, one panel a data set, one point an algorithm."
     names = sorted({row["algorithm"] for row in rows})
@@ -94,10 +95,13 @@ def plot_price(rows: list[dict]) -> Figure:
             color = f"C{names.index(name) % 7}"
             axis.errorbar(*xy.mean(axis=0), xerr=spread[0], yerr=spread[1], fmt="o", color=color, label=name, capsize=2)
         axis.set(xscale="log", xlabel="ms per picture", ylabel="image AUROC", title=f"{dataset}:{category}")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.legend(fontsize=8)
     return figure
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #9f5495f9
+# %% ../nbs/3_experiments/33b_comparison.ipynb #0a246486
 def common_seed(rows: list[dict]) -> list[dict]:
     "For rows of one data set: those of the seed for which most algorithms have finished, the first of these seeds."
     return max(groups(rows, "seed").values(), key=len)
@@ -113,7 +117,7 @@ def plot_histograms(folder, rows: list[dict]) -> Figure:
         axis.set_title(f"{row['algorithm']}, seed {row['seed']}")
     return figure
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #bca709a7
+# %% ../nbs/3_experiments/33b_comparison.ipynb #675dafb7
 def drawn_by_lot(names: np.ndarray, labels: np.ndarray, each: int = 3, seed: int = 0) -> list[str]:
     "Names of `each` good and `each` abnormal pictures (or of all, if there are fewer), drawn by a seed."
     random = np.random.default_rng(seed)
@@ -123,7 +127,7 @@ def drawn_by_lot(names: np.ndarray, labels: np.ndarray, each: int = 3, seed: int
         chosen += sorted(random.choice(group, min(each, len(group)), replace=False).tolist())
     return chosen
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #f87753ec
+# %% ../nbs/3_experiments/33b_comparison.ipynb #9e8a770d
 def original(images: ImageSet, name: str) -> np.ndarray:
     "The picture of that name with the outline of its truth, where that is known."
     i = images.names.index(name)
@@ -139,19 +143,19 @@ def draw_verdict(axis: Axes, pictures: Path, scores: dict[str, np.ndarray], name
     called = "abnormal" if scores["is_anomalous"][i] else "good"
     axis.set_title(f"called {called}", fontsize=7, loc="left", color="black" if right else "C1")
 
-# %% ../nbs/3_experiments/33b_comparison.ipynb #0df7f8cf
-def plot_same_pictures(folder, rows: list[dict]) -> Figure:
-    "For rows of one data set: pictures drawn by lot, one a row; the verdict of each algorithm, one a column."
+# %% ../nbs/3_experiments/33b_comparison.ipynb #d9cb367a
+def plot_same_pictures(folder, rows: list[dict], each: int = 3) -> Figure:
+    "For rows of one data set: pictures drawn by lot, `each` of a kind, one a row; each algorithm's verdicts a column."
     folder, rows = Path(folder), common_seed(rows)
     tables = [read_scores(folder, row["cell"]) for row in rows]
-    chosen = drawn_by_lot(tables[0]["name"], tables[0]["label"])
+    chosen = drawn_by_lot(tables[0]["name"], tables[0]["label"], each)
     specs = {cell.name: cell.data for cell in recorded(folder)}
     images = load_data(specs[rows[0]["cell"]], rows[0]["seed"]).test
     size = 1.6 * (1 + len(rows)), 1.75 * len(chosen) + 0.2
     figure, axes = plt.subplots(len(chosen), 1 + len(rows), figsize=size, squeeze=False)
     for line, name in zip(axes, chosen, strict=True):
         line[0].imshow(original(images, name))
-        line[0].set_title(name, fontsize=7, loc="left")
+        line[0].set_title(" ".join(Path(name).with_suffix("").parts[-2:]), fontsize=7, loc="left")
         for axis, row, scores in zip(line[1:], rows, tables, strict=True):
             draw_verdict(axis, folder / "cells" / row["cell"] / "pictures", scores, name)
     for axis, row in zip(axes[0, 1:], rows, strict=True):
