@@ -47,14 +47,22 @@ def measured(detector: Detector, test: ImageSet, synthetic: ImageSet) -> dict:
 
 
 def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
-             data: str = "elpv:poly") -> None:  # fmt: skip
-    "Train each setting (what, its value, parameters) for `epochs`, and write nbs/results/ablation-NAME.csv."
+             data: str = "elpv:poly", judging: tuple[str, ...] = ()) -> None:  # fmt: skip
+    """Train each setting (what, its value, parameters) for `epochs`, and write nbs/results/ablation-NAME.csv.
+
+    Settings of nothing but `judging` parameters train nothing more: the default's detector judges by them.
+    """
     rows = []
     for seed in seeds:
         dataset = load_data(data, seed)
         synthetic = synthetic_test(dataset.test[np.flatnonzero(dataset.test.labels == 0)[:48]])
+        default = cls(seed=seed, epochs=epochs).fit(dataset.train)
+        before = default.get_params()
         for what, setting, parameters in settings:
-            detector = cls(seed=seed, **{"epochs": epochs} | parameters).fit(dataset.train)
+            if parameters.keys() <= set(judging):
+                detector = default.set_params(**before | parameters)
+            else:
+                detector = cls(seed=seed, **{"epochs": epochs} | parameters).fit(dataset.train)
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
             same["train_seconds"] = round(detector.history_[-1]["seconds"], 1)
             rows.append(same | measured(detector, dataset.test, synthetic))
