@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIXEL', 'make_detector', 'image_metrics', 'pixel_metrics', 'timed', 'peak_memory_mb', 'versions', 'commit',
-           'Experiment', 'prepare', 'run_experiment', 'public_parameters', 'measure', 'other_scores', 'check_vacant',
-           'write_scores', 'write_picture', 'write_results']
+           'Experiment', 'prepare', 'continued', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
+           'check_vacant', 'write_scores', 'write_picture', 'write_results']
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #095a68dc
 import csv
@@ -33,6 +33,7 @@ from .errors import G100Error, unknown
 from .maps import IMAGE_SCORES, image_score
 from .metrics import at_threshold, aupro, auroc, average_precision, f1_max
 from .plots import overlay
+from .training import read_checkpoint
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -128,13 +129,27 @@ def prepare(spec: str, seed: int, limit_train: int | None, skip_unreadable: bool
         remarks.append(f"trained on a seeded sample of {limit_train} good pictures")
     return DataSet(data.name, data.category, parts["train"], parts["test"]), remarks
 
+# %% ../nbs/3_experiments/31_experiment.ipynb #af74454f
+@contextmanager
+def continued(detector: Detector, checkpoint: str | Path | None) -> Iterator[float]:
+    "Inside, a detector that trains keeps that checkpoint, and goes on from it. Gives the seconds that went into it."
+    if checkpoint is None or detector.get_params().get("checkpoint", "none of its own") is not None:
+        yield 0.0
+        return
+    file = Path(checkpoint).absolute()
+    detector.set_params(checkpoint=str(file), resume=True)
+    yield read_checkpoint(file)[1]["state"]["seconds"] if file.exists() else 0.0
+    detector.set_params(checkpoint=None, resume=False)
+
 # %% ../nbs/3_experiments/31_experiment.ipynb #7233ec07
 def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict | None = None, paper: bool = False,
-                   limit_train: int | None = None, skip_unreadable: bool = False) -> Experiment:  # fmt: skip
+                   limit_train: int | None = None, skip_unreadable: bool = False,
+                   checkpoint: str | Path | None = None) -> Experiment:  # fmt: skip
     """Fit on the good pictures, judge the test pictures, measure. Nothing is written (see `write_results`).
 
     algorithm: a name of `g100 list`; data: a spec of `g100.data.SPECS`; parameters: of the detector;
-    paper: start from the published recipe. Raises G100Error for whatever the user can put right.
+    paper: start from the published recipe; checkpoint: a file, for an algorithm that trains, written while it does and
+    continued if it is there. Raises G100Error for whatever the user can put right.
     """
     detector = make_detector(algorithm, {"seed": seed, "verbose": True, **(parameters or {})}, paper)
     seconds = {}
@@ -142,10 +157,12 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
         dataset, remarks = prepare(data, seed, limit_train, skip_unreadable)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        with timed(seconds, "fit"):
+        with timed(seconds, "fit"), continued(detector, checkpoint) as before:
             detector.fit(dataset.train)
+    seconds["fit"] += before
     with timed(seconds, "inspect the test pictures"):
         verdicts = detector.inspect(dataset.test)
+    remarks += [f"training was cut off and went on from its checkpoint, after {before:.0f} s"] if before else []
     remarks += sorted({str(w.message) for w in heard if w.category is UserWarning})
     done = Experiment(algorithm, dataset, detector, verdicts, seconds=seconds, remarks=remarks)
     done.row = measure(done)
@@ -153,10 +170,10 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #edc27e28
 def public_parameters(detector: Detector) -> dict:
-    "The parameters of a detector, with the path of a file of weights shortened to its name."
+    "The parameters of a detector, with the paths of files shortened to their names."
     parameters = detector.get_params()
-    if "weights" in parameters:
-        parameters["weights"] = Path(parameters["weights"]).name
+    for name in {"weights", "checkpoint"} & {name for name, value in parameters.items() if value is not None}:
+        parameters[name] = Path(parameters[name]).name
     return parameters
 
 

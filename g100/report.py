@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'shown', 'table', 'result_table', 'who_saw_what', 'configuration_table', 'seconds_table', 'hindsight_table',
-           'plot_learning', 'plot_explanation', 'template', 'check_parameters', 'execute', 'to_html', 'run_report']
+           'plot_learning', 'plot_explanation', 'template', 'check_parameters', 'execute', 'to_html', 'run_report',
+           'checkpoint_of', 'experiment']
 
 # %% ../nbs/3_experiments/32_report.ipynb #a17578f6
 import warnings
@@ -12,8 +13,10 @@ import warnings
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 # %% ../nbs/3_experiments/32_report.ipynb #cdfa9038
+import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,10 +29,11 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 from papermill.exceptions import PapermillExecutionError
 
 import g100
-from .detector import Detector
+from .data import load_data
+from .detector import Detector, fresh_folder
 from .errors import G100Error, unknown
-from .experiment import Experiment, other_scores
-from .training import plot_history
+from .experiment import Experiment, make_detector, other_scores
+from .training import plot_history, read_checkpoint
 
 # %% ../nbs/3_experiments/32_report.ipynb #3e73a0b2
 def shown(value) -> str:
@@ -174,3 +178,34 @@ def run_report(name: str, parameters: dict, folder) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     execute(template(name), folder / "report.ipynb", parameters)
     return to_html(folder / "report.ipynb", folder / "report.html")
+
+# %% ../nbs/3_experiments/32_report.ipynb #4ca93914
+def checkpoint_of(out, force: bool, resume: bool) -> Path:
+    "The checkpoint of the run into the folder `out`. One that was left behind is continued, removed (`force`) or refused."
+    out = Path(out).absolute()
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if resume:
+        if checkpoint.exists():
+            read_checkpoint(checkpoint)  # raises before the kernel starts
+        for left in out.parent.glob(f".{out.name}-????????.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+    elif checkpoint.exists() and not force:
+        raise G100Error(f"{checkpoint} is left of a training that was cut off; continue it with --resume, or start again "
+                        "with --force")  # fmt: skip
+    else:
+        checkpoint.unlink(missing_ok=True)
+    return checkpoint
+
+# %% ../nbs/3_experiments/32_report.ipynb #7efcab69
+def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: bool = False, **options) -> dict:
+    """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
+    them. force: replace the folder if it exists; resume: continue a training that was cut off. Raises G100Error."""
+    make_detector(algorithm, options.get("parameters"), options.get("paper", False))._check()
+    load_data(data, options.get("seed", 0))
+    checkpoint = checkpoint_of(out, force, resume)
+    with fresh_folder(out, force) as draft:
+        where = {"out": str(draft), "checkpoint": str(checkpoint)}
+        run_report("experiment", {"algorithm": algorithm, "data": data, **where, **options}, draft)
+        row = json.loads((draft / "metrics.json").read_text())
+    checkpoint.unlink(missing_ok=True)
+    return row
