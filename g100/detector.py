@@ -399,9 +399,9 @@ class Detector(Stored):
         images = good_only(as_image_set(X), y)
         train, held_out = split(images, self.calibration, self.seed)
         self._settle()
+        self.counts_ = {"train": len(train), "calibration": len(held_out)}
         self._fit(self._lessons(train))
         decoded.cache_clear()
-        self.counts_ = {"train": len(train), "calibration": len(held_out)}
         self._calibrate(held_out)
         return self
 

@@ -72,8 +72,13 @@ def result_table(row: dict) -> str:
 def who_saw_what(done: Experiment) -> str:
     "Which pictures taught, which set the thresholds, which were judged; and the remarks of the run."
     counts, detector = done.row["counts"], done.detector
+    teachers = f"{counts['train']} good pictures"
+    if n := counts.get("labelled_abnormal"):
+        teachers += f" and {n} labelled abnormal ones"
+    if n := counts.get("validation"):
+        teachers += f"; {n} {'crops' if detector.tile else 'pictures'} of them chose the epoch that is kept"
     lines = [
-        f"- **Taught** by {counts['train']} good pictures.",
+        f"- **Taught** by {teachers}.",
         f"- **Thresholds** {shown(detector.threshold_)} (picture) and {shown(detector.pixel_threshold_)} (pixel), and "
         f"the colours, set by {counts['calibration']} other good pictures, for a false-positive rate of "
         f"{detector.target_fpr:g}. No test picture has set anything.",
@@ -85,7 +90,7 @@ def who_saw_what(done: Experiment) -> str:
 
 def configuration_table(done: Experiment) -> str:
     "The parameters of the detector, the versions of what computed, and the hash of the data."
-    rows = [(f"`{name}`", f"`{value}`") for name, value in done.row["params"].items()]
+    rows = [(f"`{name}`", f"`{value!r}`") for name, value in done.row["params"].items()]
     rows += [(f"version of {name}", value) for name, value in done.row["versions"].items()] + list(done.row["machine"].items())
     return table(("", "value"), [*rows, ("commit", done.row["commit"]), ("data SHA-256", done.row["dataset_sha256"])])
 

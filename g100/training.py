@@ -503,6 +503,7 @@ class Trained(Instructed):
         held_out = None
         if self.validation and len(images) > 1:
             images, held_out = split(images, self.validation, self.seed)
+            self.counts_["validation"] = len(held_out)
             held_out = Pictures(held_out, self.view_, self.cache_gigabytes)
         state = train(model, loss, Pictures(images, self.view_, self.cache_gigabytes), self._recipe(),
                       validation=held_out, validation_loss=validation_loss, augment=flips(self.flip),

@@ -46,21 +46,41 @@ def measured(detector: Detector, test: ImageSet, synthetic: ImageSet) -> dict:
     return {name: round(value, 4) for name, value in row.items()} | {"ms_a_picture": round(took, 1)}
 
 
+def written(file: Path, rows: list[dict]) -> None:
+    "The rows as a CSV, which is at any moment the old one or the new one."
+    draft = file.with_suffix(".partial")
+    with draft.open("w", newline="") as out:
+        writer = csv.DictWriter(out, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draft.replace(file)
+
+
 def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
-             data: str = "elpv:poly") -> None:  # fmt: skip
-    "Train each setting (what, its value, parameters) for `epochs`, and write nbs/results/ablation-NAME.csv."
-    rows = []
+             data: str = "elpv:poly", judging: tuple[str, ...] = ()) -> None:  # fmt: skip
+    """Train each setting (what, its value, parameters) for `epochs`; one row each in nbs/results/ablation-NAME.csv.
+
+    A row that is there already is kept: delete the file to begin anew. Settings of nothing but `judging` parameters train
+    nothing more: the default's detector judges by them.
+    """
+    file = RESULTS / f"ablation-{name}.csv"
+    rows = list(csv.DictReader(file.open())) if file.exists() else []
+    done = {(row["data"], int(row["seed"]), row["what"], row["setting"]) for row in rows}
     for seed in seeds:
+        todo = [setting for setting in settings if (data, seed, *setting[:2]) not in done]
+        if not todo:
+            continue
         dataset = load_data(data, seed)
         synthetic = synthetic_test(dataset.test[np.flatnonzero(dataset.test.labels == 0)[:48]])
-        for what, setting, parameters in settings:
-            detector = cls(seed=seed, **{"epochs": epochs} | parameters).fit(dataset.train)
+        trained = {}
+        for what, setting, parameters in todo:
+            taught = {"epochs": epochs} | {key: value for key, value in parameters.items() if key not in judging}
+            key = repr(sorted(taught.items()))
+            trained = trained if key in trained else {key: cls(seed=seed, **taught).fit(dataset.train)}
+            detector = trained[key].set_params(**{**cls().get_params(), "seed": seed, **taught, **parameters})
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
             same["train_seconds"] = round(detector.history_[-1]["seconds"], 1)
             rows.append(same | measured(detector, dataset.test, synthetic))
+            written(file, rows)
             print(rows[-1], flush=True)
-    with (RESULTS / f"ablation-{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
     print(f"{len(rows)} rows in {file.name}")

@@ -25,12 +25,12 @@ from tests.benchmarks.common import ablation, milliseconds, ways
 SETTINGS = [
     ("default", "-", {}),
     ("sides of the cells", "4", {"ks": (4,)}), ("sides of the cells", "8", {"ks": (8,)}),
-    ("sides of the cells", "16", {"ks": (16,)}), ("sides of the cells", "2 to 16", {"ks": (2, 4, 8, 16)}),
+    ("sides of the cells", "16", {"ks": (16,)}), ("sides of the cells", "2, 4, 8, 16", {"ks": (2, 4, 8, 16)}),
     ("side of the picture", "64", {"image_size": 64}), ("side of the picture", "128", {"image_size": 128}),
-    ("width of the U-Net", "8", {"width": 8}), ("width of the U-Net", "32", {"width": 32}),
+    ("epochs", "40", {"epochs": 40}), ("epochs", "40, sides 2, 4, 8, 16", {"epochs": 40, "ks": (2, 4, 8, 16)}),
+    ("width of the U-Net", "8", {"width": 8}),
     ("loss", "L_2 alone", {"gms_weight": 0.0, "ssim_weight": 0.0}), ("loss", "without L_G", {"gms_weight": 0.0}),
     ("loss", "without L_S", {"ssim_weight": 0.0}),
-    ("epochs", "10", {"epochs": 10}), ("epochs", "40", {"epochs": 40}), ("epochs", "80", {"epochs": 80}),
 ]  # fmt: skip
 
 
