@@ -11,6 +11,7 @@ __all__ = ['FORMAT', 'FITTED', 'ALGORITHMS', 'PICKLES', 'Inspection', 'stacked',
 import hashlib
 import importlib
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -87,9 +88,10 @@ def good_only(images: ImageSet, y=None) -> ImageSet:
 
 # %% ../nbs/1_foundations/06_detector.ipynb #ee755ac0
 def pick_device(name: str) -> torch.device:
-    'The device of that name; "auto" is "cuda" where there is one, else "cpu".'
+    'The device of that name; "auto" is "cuda" where there is one (under a launcher this process\'s own), else "cpu".'
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+        return torch.device(own if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -140,12 +142,17 @@ class Parameters(OutlierMixin, BaseEstimator):
 class Checked(Parameters):
     "The parameters, and what is refused."
 
+    _together = False  # whether several processes, as `accelerate launch` starts them, can train it
+
     @classmethod
     def own_image_scores(cls) -> tuple[str, ...]:
         "Ways from map to score that only this algorithm has."
         return ()
 
     def _check(self) -> None:
+        if not self._together and (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+            raise G100Error(f"{type(self).__name__} is not trained in steps, and {processes} processes would each do all "
+                            "of it; start it in one, without a launcher")  # fmt: skip
         if self.image_score not in (known := (*IMAGE_SCORES, *self.own_image_scores())):
             raise unknown("image_score", self.image_score, known)
         for name, least in (("batch_size", 1), ("opening", 1), ("sigma", 0)):

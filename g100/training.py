@@ -498,6 +498,8 @@ COLUMNS = ("epoch", "loss", "validation", "learning_rate", "seconds")  # of a hi
 class Trained(Instructed):
     "A detector whose `_fit` calls `_train`. After it, `history_` has one row (COLUMNS) an epoch."
 
+    _together = True
+
     def _train(self, model: nn.Module, loss: Callable, images: ImageSet, validation_loss: Callable | None = None):
         "Fit the weights of `model` on the pictures; some of them validate. `stopped_` says why it ended."
         held_out = None

@@ -1,7 +1,25 @@
 """Tests run in one process a core, each on one thread: more threads than cores would only wait for each other."""
 
 import os
+import subprocess
+import sys
+
+import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def within(monkeypatch, capsys):
+    "The command g100 in this process, which spares the start."
+    from g100 import cli
+
+    def call(*words) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["g100", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
+
+    return call

@@ -4,10 +4,8 @@ import csv
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +13,11 @@ import papermill
 import pytest
 from PIL import Image
 
-from g100 import cli
 from g100.cli import parse_settings
 from g100.errors import G100Error
 from g100.experiment import run_experiment, write_results
 from g100.report import checkpoint_of, template, to_html
-from g100.training import read_checkpoint
-from tests.toys import mvtec_folder, pictures
+from tests.toys import mvtec_folder, pictures, refused
 
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once
 
@@ -35,19 +31,6 @@ def g100(*words) -> subprocess.CompletedProcess:
     "The installed command, in a process of its own."
     command = [Path(sys.executable).parent / "g100", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture
-def within(monkeypatch, capsys):
-    "The same command in this process, which spares the start."
-
-    def call(*words) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", ["g100", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +118,6 @@ def test_papermill_alone_runs_the_template(folder, tmp_path):
 
 
 # --- what goes wrong: exit code 2, one line, nothing left ---
-
-
-def refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("g100: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.mark.parametrize("words, said", [
@@ -234,35 +209,7 @@ def test_same_seed_same_row(folder):
 
 # --- a training that is cut off ---
 
-SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 60, "sigma": 1, "device": "cpu"}
-SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-
-
-def killed_in_training(command: list, checkpoint: Path) -> None:
-    "Start a command, and kill it when its first checkpoint is there."
-    running = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not checkpoint.exists():
-        assert running.poll() is None, "it ended before it wrote a checkpoint"
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
-
-
-def test_a_killed_run_is_continued_to_the_same_result(within, folder, tmp_path):
-    "SIGKILL in the training; refused without --resume; with it, the scores of a run that nobody killed."
-    out, checkpoint = tmp_path / "out", tmp_path / "out.checkpoint"
-    words = ["run", "riad", "--data", f"mvtec:{folder}", "--out", out, *SET]
-    killed_in_training([Path(sys.executable).parent / "g100", *words], checkpoint)
-    assert not out.exists() and read_checkpoint(checkpoint)[1]["state"]["epoch"] < 60
-    refused(within(*words), "out.checkpoint", "--resume", "--force")
-    assert within(*words, "--resume").returncode == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["out"], "neither checkpoint nor draft is left"
-    whole = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL | {"verbose": False})
-    write_results(whole, tmp_path / "whole")
-    assert (out / "scores.csv").read_bytes() == (tmp_path / "whole" / "scores.csv").read_bytes()
-    row = json.loads((out / "metrics.json").read_text())
-    assert row["params"] == json.loads(json.dumps(whole.row["params"])) | {"verbose": True}, "no trace of the file"
-    assert "went on from its checkpoint" in (out / "report.html").read_text()
+SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 1, "sigma": 1, "device": "cpu"}
 
 
 def test_force_starts_a_training_again(within, tmp_path):
@@ -275,6 +222,6 @@ def test_force_starts_a_training_again(within, tmp_path):
 
 
 def test_a_checkpoint_of_the_users_own_is_left_alone(folder, tmp_path):
-    parameters = SMALL | {"epochs": 1, "verbose": False, "checkpoint": str(tmp_path / "mine")}
+    parameters = SMALL | {"verbose": False, "checkpoint": str(tmp_path / "mine")}
     done = run_experiment("riad", f"mvtec:{folder}", parameters=parameters, checkpoint=tmp_path / "another")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"] and done.row["params"]["checkpoint"] == "mine"

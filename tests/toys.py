@@ -1,5 +1,6 @@
 """A small real detector, and small pictures, for tests that need a detector but no network."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,3 +64,12 @@ def line_of(work, *args) -> str:
         work(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    "A command has ended with code 2 and one line that holds these words."
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("g100: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    for word in words:
+        assert word in lines[0]

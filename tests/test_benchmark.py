@@ -1,0 +1,438 @@
+"""The grid: cut off anywhere and continued, one failure among many, several at a time, many machines; what its table says."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from g100 import benchmark as bench
+from g100 import cli
+from g100.algorithms.patchcore import PatchCore
+from g100.algorithms.riad import RIAD
+from g100.algorithms.semiorth import SemiOrthogonal
+from g100.benchmark import Cell, grid, mean_spread, opened, parameters_for, result_table, rows_of
+from g100.cluster import connected
+from g100.comparison import by_defect, common_seed, drawn_by_lot
+from g100.detector import pick_device
+from g100.errors import G100Error
+from g100.experiment import run_experiment, write_results
+from g100.training import read_checkpoint
+from tests.toys import line_of, mvtec_folder, refused
+
+pytestmark = [
+    pytest.mark.xdist_group("benchmark"),  # its fixtures are made once
+    pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
+]
+SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 60, "sigma": 1, "device": "cpu"}
+SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+MEASURED = {"fit_seconds", "seconds_per_image", "peak_memory_mb", "threads"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return mvtec_folder(tmp_path_factory.mktemp("data") / "bottle", size=32)
+
+
+def until(happened, alive=lambda: True) -> None:
+    while not happened():
+        assert alive(), "it ended too early"
+        time.sleep(0.02)
+
+
+def fixed(row: dict) -> dict:
+    "What two runs of one cell must agree on."
+    return {key: value for key, value in row.items() if key not in MEASURED}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    "The folder of a benchmark that nobody has killed: RIAD, small, seeds 0 and 1."
+    out, cells = tmp_path_factory.mktemp("undisturbed"), grid(["riad"], [f"mvtec:{folder}"], [0, 1], SMALL)
+    with opened(out, cells):
+        for cell in cells:
+            done = run_experiment("riad", cell.data, seed=cell.seed, parameters=cell.parameters | {"verbose": False})
+            write_results(done, out / "cells" / cell.name)
+    return out
+
+
+# --- the real thing ---
+
+
+def test_killed_and_continued_it_gives_the_same_table(within, folder, undisturbed, tmp_path):
+    "SIGKILL while the second cell trains. The first is not touched again, the second goes on, and the table is the same."
+    out, start = tmp_path / "out", [Path(sys.executable).parent / "g100"]
+    words = ["benchmark", "--algorithms", "riad", "--data", f"mvtec:{folder}", "--seeds", "0,1", "--out", out, *SET]
+    running = subprocess.Popen([*start, *map(str, words)], stdout=subprocess.PIPE, text=True)
+    first, checkpoint = out / "cells" / "riad-mvtec-bottle-0", out / "cells" / "riad-mvtec-bottle-1.checkpoint"
+    until(checkpoint.exists, lambda: running.poll() is None)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL and read_checkpoint(checkpoint)[1]["state"]["epoch"] < 60
+    assert re.search(r"bottle-0 +done +[\d.]+ +\d:\d\d +\d:\d\d\n", running.stdout.read()), "the live table"
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in first.rglob("*")}
+    done = within(*words)
+    assert done.returncode == 0 and "bottle-0  kept" in done.stdout, done.stderr
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in first.rglob("*")} == before, "never run again"
+    assert "went on from its checkpoint" in (out / "cells" / "riad-mvtec-bottle-1" / "report.html").read_text()
+    left = {p.name for p in (out / "cells").iterdir() if not p.name.endswith(".lock")}
+    assert left == {"riad-mvtec-bottle-0", "riad-mvtec-bottle-1"}, "no drafts, no checkpoints"
+    assert [fixed(row) for row in rows_of(out)] == [fixed(row) for row in rows_of(undisturbed)]
+    for cell in left:
+        assert (out / "cells" / cell / "scores.csv").read_bytes() == (undisturbed / "cells" / cell / "scores.csv").read_bytes()
+    with (out / "results.csv").open() as file:
+        assert [row["cell"] for row in csv.DictReader(file)] == sorted(left)
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 4 and "riad-mvtec-bottle-1/report.html" in page
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
+        yield local
+
+
+def test_a_worker_is_killed_and_nothing_is_lost(within, folder, undisturbed, cluster, tmp_path):
+    "A cluster of two worker processes; the one that trains is killed, the other one takes over."
+    out, killed = tmp_path / "out", []
+
+    def kill():
+        cells = out / "cells"
+        until((cells / "riad-mvtec-bottle-0.checkpoint").exists)
+        killed.append(int(re.search(r"process (\d+)", (cells / ".riad-mvtec-bottle-0.lock").read_text())[1]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    with connected(cluster.scheduler_address) as client:
+        assert len(client.run(os.getpid)) == 2
+        thread = threading.Thread(target=kill)
+        thread.start()
+        cells = grid(["riad"], [f"mvtec:{folder}"], [0], SMALL)
+        bad = bench.benchmark(out, cells, scheduler=cluster.scheduler_address, report=False)
+        thread.join()
+    assert not bad and killed
+    assert int(re.search(r"process (\d+)", (out / "cells" / ".riad-mvtec-bottle-0.lock").read_text())[1]) != killed[0]
+    assert [fixed(row) for row in rows_of(out)] == [fixed(row) for row in rows_of(undisturbed)[:1]]
+
+
+def test_inspect_on_a_cluster_judges_each_picture_once(within, folder, cluster, tmp_path, monkeypatch):
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 32, "device": "cpu", "batch_size": 4}
+    PatchCore(**parameters).fit(str(folder / "train" / "good")).save(tmp_path / "model")
+    monkeypatch.setattr(cli, "CHUNK", 1)
+    words = ("inspect", tmp_path / "model", folder / "test", folder / "test" / "good" / "003.png", "--device", "cpu")
+    for name, more in (("here", ()), ("there", ("--scheduler", cluster.scheduler_address))):
+        assert within(*words, "--out", tmp_path / name, *more).returncode == 0
+    assert (tmp_path / "there" / "verdicts.csv").read_bytes() == (tmp_path / "here" / "verdicts.csv").read_bytes()
+    with (tmp_path / "there" / "verdicts.csv").open() as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert sorted(names) == sorted(p.relative_to(folder / "test").as_posix() for p in (folder / "test").rglob("*.png"))
+    for file in (tmp_path / "here" / "pictures").iterdir():
+        assert (tmp_path / "there" / "pictures" / file.name).read_bytes() == file.read_bytes()
+    shutil.copytree(folder / "test", tmp_path / "photos")
+    (tmp_path / "photos" / "spot" / "005.png").write_bytes(b"")
+    words = ("inspect", tmp_path / "model", tmp_path / "photos", "--out", tmp_path / "no")
+    refused(within(*words, "--scheduler", cluster.scheduler_address), "005.png", "empty")
+    assert not (tmp_path / "no").exists()
+
+
+def test_accelerate_launches_the_command(folder, tmp_path):
+    "Two processes train one RIAD: one result, made by the first."
+    words = ["run", "riad", "--data", f"mvtec:{folder}", "--out", str(tmp_path / "out"), *SET, "--set", "epochs=2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "g100"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([*launch, *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("image_auroc") == 1 and [p.name for p in tmp_path.iterdir()] == ["out"]
+    row = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    alone = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL | {"epochs": 2, "verbose": False}).row
+    assert row["dataset_sha256"] == alone["dataset_sha256"] and row["counts"] == alone["counts"]
+    assert row["threshold_image"] != alone["threshold_image"], "each process has batch statistics of its own"
+
+
+# --- the grid ---
+
+
+def test_settings_are_for_all_or_for_one():
+    given = {"riad:epochs": 5, "image_size": 64, "semi-ort:image_size": 96}
+    assert parameters_for(["riad", "semi-ort"], given) == {
+        "riad": {"epochs": 5, "image_size": 64},
+        "semi-ort": {"image_size": 96},
+    }
+    assert "did you mean 'epochs'" in line_of(parameters_for, ["riad"], {"epoch": 5})
+    assert "did you mean 'riad'" in line_of(parameters_for, ["riad"], {"ria:epochs": 5})
+
+
+def test_the_grid_is_the_product_without_repetitions(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    cells = grid(["riad", "patchcore", "riad"], ["mvtec:bottle", f"mvtec:{folder}", "elpv:mono"], [0, 1, 0])
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * 2 * 2
+    assert {cell.data for cell in cells} == {f"mvtec:{folder}", "elpv:mono"}, "paths are absolute"
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (("--algorithms", "riad,patchcor"), "did you mean 'patchcore'"), (("--data", "mvtec:nowhere"), "nowhere"),
+    (("--data", "mvtek:x"), "did you mean 'mvtec'"), (("--seeds", "0,x"), "--seeds 0,x"), (("--jobs", "0"), "jobs=0"),
+    (("--set", "epoch=1"), "did you mean 'epochs'"), (("--set", "epochs=0"), "epochs=0"),
+])  # fmt: skip
+def test_what_does_not_exist_is_refused_before_the_first_cell(within, folder, tmp_path, wrong, said):
+    given = {"--algorithms": "riad", "--data": f"mvtec:{folder}", "--seeds": "0"} | {wrong[0]: wrong[1]}
+    words = [word for pair in given.items() for word in pair]
+    refused(within("benchmark", *words, "--out", tmp_path / "out"), said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreachable_scheduler_is_told_within_ten_seconds(within, folder, tmp_path):
+    words = ("benchmark", "--algorithms", "riad", "--data", f"mvtec:{folder}", "--out", tmp_path / "out")
+    start = time.monotonic()
+    refused(within(*words, "--scheduler", "tcp://127.0.0.1:9"), "--scheduler tcp://127.0.0.1:9", "dask scheduler")
+    assert time.monotonic() - start < 10
+    assert not (tmp_path / "out").exists()
+
+
+# --- its execution, with experiments that cost nothing ---
+
+PARTS = {"counts": {"train": 3, "test_normal": 4, "test_abnormal": 4}, "versions": {"g100": "0"}, "params": {}}
+MACHINE = {"processor": "a", "threads": 1}
+
+
+def write_row(goal: Path, algorithm: str, seed: int, **others) -> None:
+    row = {key: 0.5 for _, key, *_ in bench.COLUMNS} | {"algorithm": algorithm, "dataset": "toy", "category": "x"}
+    row |= PARTS | {"seed": seed, "machine": MACHINE, "commit": "c", "dataset_sha256": "d"}
+    goal.mkdir()
+    (goal / "metrics.json").write_text(json.dumps(row | others))
+
+
+class Toy:
+    "In the place of `experiment`: keeps a list of what was run, fails where told to."
+
+    def __init__(self):
+        self.ran, self.failing, self.inside = [], {}, lambda: None
+
+    def __call__(self, goal, algorithm, data, *, resume, seed, paper, parameters):
+        assert resume
+        self.ran.append((algorithm, seed))
+        self.inside()
+        if (algorithm, seed) in self.failing:
+            raise self.failing[algorithm, seed]
+        write_row(goal, algorithm, seed)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    made = Toy()
+    monkeypatch.setattr(bench, "experiment", made)
+    return made
+
+
+def cells_of(*names: str, seeds: int = 2, **more) -> list[Cell]:
+    return [Cell(algorithm=name, data="elpv:mono", seed=seed, **more) for seed in range(seeds) for name in names]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_one_failure_is_reported_and_the_rest_go_on(toy, tmp_path, capsys, jobs):
+    toy.failing = {("b", 0): G100Error("the disk is full"), ("a", 1): ZeroDivisionError("0 / 0")}
+    bad = bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
+    assert {(o.cell.algorithm, o.cell.seed) for o in bad} == set(toy.failing) and len(toy.ran) == 6
+    told = capsys.readouterr().out
+    assert "the disk is full (b-elpv-mono-0.error.txt)" in told and "ZeroDivisionError: 0 / 0" in told
+    assert len(rows_of(tmp_path / "out")) == 4
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "- b-elpv-mono-0 failed: the disk is full" in table and "Traceback" not in table
+    assert "Traceback" in (tmp_path / "out" / "cells" / "a-elpv-mono-1.error.txt").read_text()
+    toy.ran, toy.failing = [], {}
+    assert not bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
+    assert sorted(toy.ran) == [("a", 1), ("b", 0)], "finished cells are not run again, failed ones are"
+    assert "failed" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_command_says_how_many_failed(within, toy, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "report_on", lambda folder: None)
+    toy.failing = {("riad", 1): G100Error("no")}
+    words = ("benchmark", "--algorithms", "riad", "--data", f"mvtec:{folder}", "--seeds", "0,1", "--out", tmp_path / "out")
+    done = within(*words)
+    refused(done, "1 of 2 experiments failed")
+    assert "| riad |" in done.stdout
+
+
+def test_jobs_run_together_and_share_the_threads(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    meeting, seen = threading.Barrier(3), []
+
+    def inside():
+        meeting.wait(30)  # breaks unless three are here at once
+        seen.append((os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
+
+    toy.inside = inside
+    assert not bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=3, report=False)
+    assert set(seen) == {("2", "2")}, "8 cores, 3 jobs: 2 threads each"
+    assert os.environ["OMP_NUM_THREADS"] == "2" and "MKL_NUM_THREADS" not in os.environ
+
+
+HOLDING = "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, tmp_path):
+    bench.benchmark(tmp_path / "out", cells_of("a"), report=False)
+    command = [sys.executable, "-c", HOLDING, str(tmp_path / "out" / ".lock")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    said = line_of(lambda: bench.benchmark(tmp_path / "out", cells_of("a", "b"), report=False))
+    assert "another benchmark is at work here" in said and len(bench.recorded(tmp_path / "out")) == 2
+    other.kill()
+    other.wait()
+    bench.benchmark(tmp_path / "out", cells_of("a", "b"), report=False)
+    assert len(bench.recorded(tmp_path / "out")) == 4
+
+
+def test_a_cell_that_another_worker_has_finished_is_not_run_again(toy, tmp_path):
+    "The second of two that were given one cell waits for the first, and finds it done."
+    (cell,) = cells_of("a", seeds=1)
+    entered, go = threading.Event(), threading.Event()
+    toy.inside = lambda: (entered.set(), go.wait(30))
+    with opened(tmp_path, [cell]):
+        two = [threading.Thread(target=bench.run_cell, args=(cell, tmp_path)) for _ in range(2)]
+        for thread in two:
+            thread.start()
+        assert entered.wait(30)
+        go.set()
+        for thread in two:
+            thread.join()
+    assert toy.ran == [("a", 0)]
+
+
+def test_what_does_not_belong_together_is_refused(toy, tmp_path):
+    bench.benchmark(tmp_path / "out", cells_of("a", parameters={"k": 1}), report=False)
+    before = (tmp_path / "out" / "grid.json").read_bytes()
+    moved = [Cell(algorithm="b", data="mvtec:/x/mono", seed=0), Cell(algorithm="b", data="mvtec:/y/mono", seed=0)]
+    for cells, said in (
+        (cells_of("a", seeds=3, parameters={"k": 2}), "a would mean both"),
+        (cells_of("a", parameters={"k": 1}, paper=True), "the published recipe"),
+        (moved, "mvtec-mono would mean both"),
+    ):
+        assert said in line_of(lambda cells=cells: bench.benchmark(tmp_path / "out", cells, report=False))
+    assert (tmp_path / "out" / "grid.json").read_bytes() == before
+    bench.benchmark(tmp_path / "out", cells_of("a", "b", seeds=3, parameters={"k": 1}), report=False)
+    assert len(rows_of(tmp_path / "out")) == 6, "more seeds and algorithms may come later"
+
+
+def test_a_folder_of_something_else_is_left_alone(toy, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "no benchmark's folder" in line_of(lambda: bench.benchmark(tmp_path, cells_of("a"), report=False))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "thesis.tex").rename(tmp_path / "grid.json")
+    assert "not a benchmark's grid" in line_of(lambda: bench.benchmark(tmp_path, cells_of("a"), report=False))
+
+
+def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):
+    assert "shared file system" in bench.run_cell(cells_of("a")[0], tmp_path / "elsewhere").error
+
+
+# --- the table ---
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_mean_and_spread_are_those_of_statistics(values):
+    mean, spread = (float(part) for part in mean_spread(values, form=".9f").split(" ± "))
+    assert mean == pytest.approx(statistics.fmean(values), abs=1e-8)
+    assert spread == pytest.approx(statistics.stdev(values), abs=1e-8)
+    assert mean_spread([*values, None]) == "-" and mean_spread(values[:1], form=".9f") == f"{values[0]:.9f}"
+
+
+def test_table_has_a_line_for_each_algorithm_and_data_set(tmp_path):
+    with opened(tmp_path, cells := cells_of("b", "a", seeds=3)):
+        for cell in cells:
+            auroc = 0.7 + 0.1 * cell.seed if cell.algorithm == "a" else 0.5
+            write_row(tmp_path / "cells" / cell.name, cell.algorithm, cell.seed, image_auroc=auroc, pixel_auroc=None)
+    head, _, *lines = result_table(rows_of(tmp_path)).splitlines()
+    columns = [part.strip() for part in head.split("|")]
+    b, a = (dict(zip(columns, (part.strip() for part in line.split("|")), strict=True)) for line in lines)
+    assert (b["algorithm"], a["algorithm"], a["class"], a["seeds"]) == ("b", "a", "toy:x", "3")
+    assert a["image AUROC"] == "0.800 ± 0.100" and b["image AUROC"] == "0.500 ± 0.000" and a["pixel AUROC"] == "-"
+    assert a["ms per picture"] == "500.0 ± 0.0"
+
+
+def test_whatever_differs_among_the_cells_is_remarked(tmp_path):
+    others = ({}, {"commit": "e"}, {"machine": MACHINE | {"threads": 2}}, {"dataset_sha256": "other"})
+    with opened(tmp_path, cells := cells_of("a", "b", "c", "d", "e", seeds=1)):
+        for cell, more in zip(cells, others, strict=False):
+            write_row(tmp_path / "cells" / cell.name, cell.algorithm, cell.seed, **more)
+        said = "\n".join(bench.remarks(tmp_path))
+    for word in ("2 different commit", "2 different threads", "the pictures changed", "e-elpv-mono-0 has not run"):
+        assert word in said
+    assert "versions" not in said and "processor" not in said
+
+
+def test_time_left_is_guessed_from_the_cells_most_alike():
+    a, b, c = (Cell(algorithm=n, data=d, seed=0) for n, d in (("a", "x:1"), ("a", "x:2"), ("b", "x:1")))
+    took = [(a, 10.0), (a, 20.0), (b, 100.0)]
+    assert bench.expected(a, took) == 15 and bench.expected(Cell(algorithm="a", data="x:3", seed=0), took) == 130 / 3
+    assert bench.expected(c, took) == 130 / 3 and bench.expected(c, []) is None
+    assert [bench.clock(s) for s in (None, 0, 59.6, 3600)] == ["-", "0:00", "1:00", "1:00:00"]
+
+
+# --- the comparison ---
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=30))
+def test_by_defect_is_the_count_of_pairs(drawn):
+    label = np.array([min(kind, 1) for kind, _ in drawn])
+    scores = {"label": label, "score": np.array([float(s) for _, s in drawn]), "is_anomalous": np.array([s > 2 for _, s in drawn])}
+    scores["defect"] = np.array(["good abc"[0:4] if kind == 0 else f"kind {kind}" for kind, _ in drawn])
+    found, good = by_defect(scores), [s for kind, s in drawn if kind == 0]
+    assert set(found) == {f"kind {kind}" for kind, _ in drawn if kind}
+    for kind, (n, value, recall) in found.items():
+        mine = [s for k, s in drawn if f"kind {k}" == kind]
+        assert n == len(mine) and recall == pytest.approx(np.mean([s > 2 for s in mine]))
+        pairs = [(d > g) + (d == g) / 2 for d in mine for g in good]
+        assert np.isnan(value) if not good else value == pytest.approx(np.mean(pairs))
+
+
+def test_pictures_are_drawn_by_lot_from_both_kinds():
+    names, labels = np.array([f"{i:02d}" for i in range(20)]), np.arange(20) % 2
+    chosen = drawn_by_lot(names, labels)
+    assert [int(name) % 2 for name in chosen] == [0, 0, 0, 1, 1, 1] and len(set(chosen)) == 6
+    order = np.random.default_rng(0).permutation(20)
+    assert drawn_by_lot(names[order], labels[order]) == chosen, "the order of the table does not matter"
+    assert len(drawn_by_lot(names[:3], labels[:3])) == 3
+
+
+def test_the_common_seed_is_that_of_most_algorithms():
+    rows = [{"algorithm": name, "seed": seed} for name, seed in (("a", 0), ("a", 1), ("b", 1), ("b", 2), ("c", 2))]
+    assert common_seed(rows) == [rows[1], rows[2]]
+
+
+# --- several processes ---
+
+
+@pytest.mark.parametrize("detector", [PatchCore, SemiOrthogonal])
+def test_what_is_not_trained_in_steps_refuses_several_processes(detector, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = line_of(lambda: detector(device="cpu").fit(np.zeros((4, 32, 32, 3), np.uint8)))
+    assert detector.__name__ in said and "2 processes" in said
+    RIAD()._check()
+
+
+def test_under_a_launcher_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == torch.device("cuda:1")
