@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['DEEP', 'decoded', 'EXTENSIONS', 'LAYOUTS', 'SPECS', 'WORKERS', 'to_rgb', 'read_image', 'reason', 'read_mask',
-           'image_size', 'Records', 'ImageSet', 'Crop', 'pixels', 'subset', 'describe', 'mask_of', 'digest',
-           'content_hash', 'DataSet', 'natural', 'is_image', 'folder_of', 'image_files', 'subfolders', 'file_set',
-           'held_out', 'good_rows', 'mvtec_mask', 'tree_rows', 'load_mvtec', 'some_mask', 'flat_rows', 'load_folder',
-           'elpv_folder', 'load_elpv', 'load_data', 'check_array', 'split_stack', 'array_set', 'path_set', 'folder_set',
-           'as_image_set', 'Frame', 'geometry', 'nearest', 'View', 'lay_back', 'ahead', 'batches', 'complaint',
-           'readable']
+           'image_size', 'Records', 'ImageSet', 'Crop', 'pixels', 'subset', 'describe', 'NumberedMask', 'mask_of',
+           'digest', 'content_hash', 'DataSet', 'natural', 'is_image', 'folder_of', 'image_files', 'subfolders',
+           'file_set', 'held_out', 'good_rows', 'mvtec_mask', 'tree_rows', 'load_mvtec', 'some_mask', 'flat_rows',
+           'load_folder', 'elpv_folder', 'load_elpv', 'load_btad', 'load_visa', 'load_data', 'check_array',
+           'split_stack', 'array_set', 'path_set', 'folder_set', 'as_image_set', 'Frame', 'geometry', 'nearest', 'View',
+           'lay_back', 'ahead', 'batches', 'complaint', 'readable']
 
 # %% ../nbs/1_foundations/01_data.ipynb #67479180
+import csv
 import hashlib
 import json
 import os
@@ -190,6 +191,19 @@ def describe(labels: np.ndarray) -> str:
     counts = {word: int((labels == value).sum()) for word, value in (("good", 0), ("abnormal", 1), ("unknown", -1))}
     return ", ".join(f"{n} {word}" for word, n in counts.items() if n) or "none"
 
+# %% ../nbs/1_foundations/01_data.ipynb #75308e0f
+@dataclass(frozen=True)
+class NumberedMask:
+    "A mask file whose values number the kinds of defect; 0 is good."
+    path: Path
+
+    def read(self) -> np.ndarray:
+        "Where it is defective, of whatever kind, bool (H, W)."
+        return read_image(self.path).max(axis=2) > 0
+
+    def __str__(self) -> str:
+        return str(self.path)
+
 # %% ../nbs/1_foundations/01_data.ipynb #5d851fdf
 def mask_of(images: ImageSet, i: int) -> np.ndarray | None:
     "See `ImageSet.mask`. Raises G100Error when the mask and its picture differ in size."
@@ -197,6 +211,8 @@ def mask_of(images: ImageSet, i: int) -> np.ndarray | None:
     if mask is None:
         return np.zeros(size, dtype=bool) if images.labels[i] == 0 else None
     source = "given as an array" if isinstance(mask, np.ndarray) else str(mask)
+    if isinstance(mask, NumberedMask):
+        mask = mask.read()
     mask = mask.astype(bool) if isinstance(mask, np.ndarray) else read_mask(mask)
     if mask.shape != size:
         raise G100Error(f"the mask of {images.names[i]} ({source}) is {mask.shape[0]} x {mask.shape[1]} pixels, "
@@ -204,10 +220,12 @@ def mask_of(images: ImageSet, i: int) -> np.ndarray | None:
     return mask
 
 # %% ../nbs/1_foundations/01_data.ipynb #77266419
-def digest(item: Path | np.ndarray | Crop | None) -> str | None:
+def digest(item: Path | np.ndarray | Crop | NumberedMask | None) -> str | None:
     "SHA-256 of a file's bytes, read piece by piece, or of an array's type, shape and values."
     if item is None:
         return None
+    if isinstance(item, NumberedMask):
+        item = item.path
     if isinstance(item, Crop):
         item = np.frombuffer(f"{digest(item.image)} {item.top} {item.left} {item.shape}".encode(), np.uint8)
     if isinstance(item, np.ndarray):
@@ -382,13 +400,51 @@ def load_elpv(kind: str, seed: int = 0) -> DataSet:
     train, test = [good[i] for i in learn], sorted([good[i] for i in judge] + bad)
     return DataSet("elpv", kind, file_set(root, train), file_set(root, test))
 
+# %% ../nbs/1_foundations/01_data.ipynb #607c4e1a
+def load_btad(where: str, seed: int = 0) -> DataSet:
+    "A product folder of BTAD: train/ok, test/ok, test/ko, and ground_truth/ko/STEM.* for every picture in test/ko."
+    root = folder_of(where)
+    learn, fine, bad = (image_files(folder_of(root / part)) for part in ("train/ok", "test/ok", "test/ko"))
+    if not learn or not fine + bad:
+        raise G100Error(f"{root / ('test' if learn else 'train/ok')} holds no images")
+    masks = [some_mask(root, "ko", path) for path in bad]
+    if None in masks:
+        raise G100Error(f"the mask of {bad[masks.index(None)]} is missing in {root / 'ground_truth' / 'ko'}")
+    test = [(path, "good", None) for path in fine] + [(path, "ko", mask) for path, mask in zip(bad, masks, strict=True)]
+    return DataSet("btad", root.resolve().name, file_set(root, [(path, "good", None) for path in learn]), file_set(root, test))
+
+# %% ../nbs/1_foundations/01_data.ipynb #fb6443c9
+def load_visa(where: str, seed: int = 0) -> DataSet:
+    "One object of VisA, DIR:CATEGORY: the pictures and masks that the table DIR/split_csv/1cls.csv names."
+    folder, _, category = where.rpartition(":")
+    root = folder_of(folder or where)
+    try:
+        with (root / "split_csv" / "1cls.csv").open(newline="", encoding="utf-8") as file:
+            table = [(row["object"], row["split"], row["label"], row["image"], row["mask"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError) as error:
+        raise G100Error(f"{root / 'split_csv' / '1cls.csv'}: not VisA's table ({type(error).__name__})") from None
+    if category not in (known := {row[0] for row in table}) or not folder:
+        raise unknown("object of VisA", category if folder else "", known)
+    parts = {"train": [], "test": []}
+    for _, split, label, image, mask in (row for row in table if row[0] == category):
+        kind = "good" if label == "normal" else label
+        parts[split].append((root / image, kind, NumberedMask(root / mask) if mask else None))
+    for path, kind, mask in parts["train"] + parts["test"]:
+        if not path.is_file() or kind != "good" and not (mask and mask.path.is_file()):
+            raise G100Error(f"{root}: {path.relative_to(root)} or its mask is named in 1cls.csv and missing")
+    return DataSet("visa", category, *(file_set(root, rows) for rows in parts.values()))
+
 # %% ../nbs/1_foundations/01_data.ipynb #8e1f58ad
-LAYOUTS: dict[str, Callable[[str, int], DataSet]] = {"elpv": load_elpv, "mvtec": load_mvtec, "folder": load_folder}
+LAYOUTS: dict[str, Callable[[str, int], DataSet]] = {
+    "elpv": load_elpv, "mvtec": load_mvtec, "folder": load_folder, "btad": load_btad, "visa": load_visa,
+}  # fmt: skip
 SPECS = {
     "elpv:mono": "monocrystalline solar cells of the package elpv-dataset, labels without masks",
     "elpv:poly": "polycrystalline solar cells of the package elpv-dataset, labels without masks",
     "mvtec:DIR": "a category folder: train/good, test/DEFECT, ground_truth/DEFECT/STEM_mask.png",
     "folder:DIR": "the same tree with masks and defects optional, or a folder of good pictures (20 % held out)",
+    "btad:DIR": "a product folder of BTAD: train/ok, test/ok, test/ko, ground_truth/ko/STEM.*",
+    "visa:DIR:CATEGORY": "an object of VisA, as its table DIR/split_csv/1cls.csv names the pictures",
 }
 
 

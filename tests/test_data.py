@@ -302,6 +302,74 @@ def test_folder_errors(tmp_path):
     assert "broken" in line_of(load_data, f"folder:{tmp_path / 'mixed'}")
 
 
+def btad(root):
+    "One product, the masks of another type than the pictures."
+    for part, n in (("train/ok", 3), ("test/ok", 2), ("test/ko", 2)):
+        for i in range(n):
+            save(root / part / f"{i:04d}.bmp", GREY[:8, :8])
+    for i in range(2):
+        save(root / "ground_truth/ko" / f"{i:04d}.png", np.eye(8, dtype=np.uint8) * 255)
+    return root
+
+
+def test_btad(tmp_path):
+    data = load_data(f"btad:{btad(tmp_path / '01')}")
+    assert (data.name, data.category) == ("btad", "01") and not data.train.labels.any()
+    assert data.train.names == tuple(f"train/ok/{i:04d}.bmp" for i in range(3))
+    assert data.test.labels.tolist() == [0, 0, 1, 1] and data.test.defects == ("good", "good", "ko", "ko")
+    assert data.test.has_masks and (data.test.mask(2) == np.eye(8, dtype=bool)).all() and not data.test.mask(0).any()
+
+
+def test_btad_errors(tmp_path):
+    root = btad(tmp_path / "01")
+    (root / "ground_truth/ko/0001.png").unlink()
+    assert "test/ko/0001.bmp" in line_of(load_data, f"btad:{root}")
+    for file in (root / "train/ok").iterdir():
+        file.unlink()
+    assert "train/ok holds no images" in line_of(load_data, f"btad:{root}")
+    (root / "train/ok").rmdir()
+    assert "no folder" in line_of(load_data, f"btad:{root}")
+
+
+def visa(root):
+    "Two objects of which one is read; masks hold the numbers of defects."
+    lines = ["object,split,label,image,mask", "candle,train,normal,candle/Data/Images/Normal/0.JPG,"]
+    for i, (split, label) in enumerate((("train", "normal"), ("test", "anomaly"), ("train", "normal"), ("test", "normal"))):
+        image = f"pcb1/Data/Images/{label.capitalize()}/{i}.JPG"
+        mask = f"pcb1/Data/Masks/Anomaly/{i}.png" if label == "anomaly" else ""
+        save(root / image, GREY[:8, :8])
+        if mask:
+            save(root / mask, np.diag(np.arange(8, dtype=np.uint8)))
+        lines.append(f"pcb1,{split},{label},{image},{mask}")
+    (root / "split_csv").mkdir()
+    (root / "split_csv/1cls.csv").write_text("\n".join(lines))
+    return root
+
+
+def test_visa(tmp_path):
+    data = load_data(f"visa:{visa(tmp_path / 'VisA')}:pcb1")
+    assert (data.name, data.category, len(data.train), data.train.labels.any()) == ("visa", "pcb1", 2, False)
+    assert data.test.labels.tolist() == [1, 0] and data.test.defects == ("anomaly", "good") and data.test.has_masks
+    assert np.diag(data.test.mask(0)).tolist() == [False] + [True] * 7, "every number above 0 is a defect"
+    before = data.sha256
+    (tmp_path / "VisA").rename(tmp_path / "moved")
+    assert load_data(f"visa:{tmp_path / 'moved'}:pcb1").sha256 == before
+    save(tmp_path / "moved/pcb1/Data/Masks/Anomaly/1.png", np.diag(np.full(8, 1, np.uint8)))
+    assert load_data(f"visa:{tmp_path / 'moved'}:pcb1").sha256 != before, "the hash knows the masks"
+
+
+def test_visa_errors(tmp_path):
+    root = visa(tmp_path / "VisA")
+    assert "did you mean 'pcb1'" in line_of(load_data, f"visa:{root}:pcb")
+    assert "candle, pcb1" in line_of(load_data, f"visa:{root}")
+    assert "candle/Data/Images/Normal/0.JPG" in line_of(load_data, f"visa:{root}:candle")
+    (root / "pcb1/Data/Masks/Anomaly/1.png").unlink()
+    assert "Anomaly/1.JPG or its mask" in line_of(load_data, f"visa:{root}:pcb1")
+    (root / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
+    assert "1cls.csv: not VisA's table" in line_of(load_data, f"visa:{root}:pcb1")
+    assert "no folder" in line_of(load_data, f"visa:{tmp_path / 'absent'}:pcb1")
+
+
 def test_specs(tmp_path):
     assert "did you mean 'mvtec'" in line_of(load_data, "mvtek:x")
     assert "elpv:mono or elpv:poly" in line_of(load_data, "elpv")
