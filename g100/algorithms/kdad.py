@@ -359,7 +359,8 @@ class Explaining(Localising):
             axis.set_axis_off()
         axes[0, 0].imshow(x[0].permute(1, 2, 0).cpu().numpy())
         axes[0, 0].set_title("picture")
-        axes[1, 0].imshow(maps[0].cpu().numpy(), cmap="coolwarm", vmin=self.color_range_[0], vmax=self.color_range_[1])
+        low, high = self.color_range_
+        axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=colormaps["coolwarm"].resampled(16), vmin=low, vmax=high)
         axes[1, 0].set_title(f"{self.method}: {float(score):.3g}\nthreshold {self.threshold_:.3g}")
         highest = max(float(values.max()) for values in by_tap.values())
         draw_maps(axes[0, 1:], by_tap, dict.fromkeys(by_tap, highest))
