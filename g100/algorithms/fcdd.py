@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['pseudo_huber', 'log1mexp', 'fcdd_loss', 'Field', 'grown', 'receptive_field', 'spreading', 'spread', 'behind',
            'Network', 'moments', 'whitening', 'some', 'labels_of', 'by_label', 'as_mask', 'FCDDParameters',
-           'FCDDChecks', 'Teaching', 'Learning', 'Describing', 'Mapping', 'outlined', 'Explaining', 'FCDD']
+           'FCDDChecks', 'Teaching', 'Labelled', 'Learning', 'Building', 'Describing', 'Mapping', 'outlined',
+           'Explaining', 'FCDD']
 
 # %% ../../nbs/2_algorithms/14_fcdd.ipynb #53b3b690
 import math
@@ -109,7 +110,7 @@ def spread(maps: torch.Tensor, size: tuple[int, int], n: tuple[int, int], std: f
     )
     return rows @ maps @ columns.T
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #c939d36e
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #9c81c515
 def behind(backbone: Backbone, level: int) -> list[nn.Module]:
     "The layers of a backbone that come after a level."
     with torch.device("meta"):
@@ -147,7 +148,7 @@ class Network(nn.Module):
         finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
         return sum((F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others), finest)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #5519695f
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #4e48dec0
 @torch.no_grad()
 def moments(features: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     "Mean (C,) and covariance (C, C), float64, over all positions of feature maps (B, C, h, w)."
@@ -215,11 +216,11 @@ class FCDDParameters(Trained):
     "What FCDD can be told, beyond what every trained detector can."
 
     image_size: int | tuple[int, int] = 160
-    image_score: str = "mean"  # or "max", "top_percent", or "coarse_mean", of the map before it is brought to size
+    image_score: str = "top_percent"  # or "max", "mean", or "coarse_mean", of the map before it is brought to size
     sigma: float = 0.0  # the map is smooth already
-    epochs: int = 20
+    epochs: int = 15
     passes: int = 1  # through the pictures in an epoch
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     backbone: str = "lite0"  # any timm network with features
     weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
     levels: tuple[int, ...] = (2, 3, 4)  # of the backbone, finest first; level l has stride 2^(l+1)
@@ -243,6 +244,9 @@ class FCDDChecks(FCDDParameters):
     "What is refused."
 
     def _check(self) -> None:
+        for name in ("passes", "channels", "field_std", "gain"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise G100Error(f"{name}={value}: wants a number above 0")
         super()._check()
         if self.kind not in (kinds := (*KINDS, "mixed")):
             raise unknown("kind of synthetic anomaly", self.kind, kinds)
@@ -252,9 +256,6 @@ class FCDDChecks(FCDDParameters):
         for name in ("abnormal", "labelled_share"):
             if not 0 < getattr(self, name) < 1:
                 raise G100Error(f"{name}={getattr(self, name)}: wants a share in (0, 1), such as 0.5")
-        for name in ("field_std", "gain", "passes", "channels"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise G100Error(f"{name}={value}: wants a number above 0")
         name, levels = timm_name(self.backbone), self.levels
         indices(name, levels if self.frozen is None else sorted({*levels, self.frozen}))
         unit, sides = taps(name)[max(levels)][1], np.atleast_1d(self.image_size)
@@ -293,9 +294,24 @@ class Teaching(FCDDChecks):
         x, truth = self._shown(x, random, labelled)
         return fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth).mean()
 
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #5b9cc414
+class Labelled(Teaching):
+    "What is taken from labelled abnormal pictures."
+
+    def _tensors_of(self, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+        "Pictures and masks as the network sees them."
+        if self.tile is not None:
+            raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
+                            "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip
+        truth = torch.ones(len(images), *self.view_.shape, dtype=torch.bool)
+        for i in (i for i, mask in enumerate(images.masks) if mask is not None):
+            seen = torch.from_numpy(self.view_.mask(images.mask(i)))
+            truth[i] = seen | ~seen.any()
+        return torch.cat(list(batches(images, self.view_))), truth
+
 # %% ../../nbs/2_algorithms/14_fcdd.ipynb #fd91c976
-class Learning(Teaching):
-    "The network, and `fit` with labels and masks."
+class Learning(Labelled):
+    "`fit` with labels and masks."
 
     def fit(self, X, y=None, masks: Sequence | None = None):
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
@@ -306,9 +322,6 @@ class Learning(Teaching):
         """
         self._check()
         good, abnormal = by_label(as_image_set(X), y, masks)
-        if len(abnormal) and self.tile is not None:
-            raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
-                            "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip
         self._settle()
         self.labelled_ = self._tensors_of(abnormal) if len(abnormal) else None
         try:
@@ -318,35 +331,15 @@ class Learning(Teaching):
         self.counts_["labelled_abnormal"] = len(abnormal)
         return self
 
-    def _tensors_of(self, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
-        "Pictures and masks as the network sees them."
-        truth = torch.ones(len(images), *self.view_.shape, dtype=torch.bool)
-        for i in (i for i, mask in enumerate(images.masks) if mask is not None):
-            seen = torch.from_numpy(self.view_.mask(images.mask(i)))
-            truth[i] = seen | ~seen.any()
-        return torch.cat(list(batches(images, self.view_))), truth
-
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #ef1160d1
-class Describing(Learning):
-    "Building the network, training it, storing it."
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #51de88f1
+class Building(Learning):
+    "The network, and the beginning of its head."
 
     def _assemble(self, teacher: Teacher) -> None:
         with own_randomness(self.seed, self.device_):
             network = Network(teacher, self.channels, self.frozen)
+            self.field_ = receptive_field(self.backbone, min(self.levels), self.view_.shape)
         self.network_ = network.to(self.device_, memory_format=torch.channels_last).eval()
-        self.field_ = receptive_field(self.backbone, min(self.levels), self.view_.shape)
-
-    def _fit(self, images: ImageSet) -> None:
-        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed)).to(self.device_)
-        self._assemble(teacher)
-        if self.standardise:
-            teacher.learn(self._batches(images, "standardising"))
-        if self.start == "whitened":
-            self._whiten(images)
-        first = next(batches(images[:4], self.view_, 4))
-        shown, truth = synthetic(first, self.kind, generator(self.seed, "step", 0))
-        self.examples_, self.example_masks_ = (255 * shown).round().to(torch.uint8), truth
-        self._train(self.network_, partial(self._taught, labelled=self.labelled_), images, self._taught)
 
     def _whiten(self, images: ImageSet) -> None:
         "Eq. 9 for the head."
@@ -358,6 +351,23 @@ class Describing(Learning):
             for head, weight in zip(network.heads, W.split(network.teacher.channels, dim=1), strict=True):
                 head.weight.copy_(weight[:, :, None, None])
 
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #ef1160d1
+class Describing(Building):
+    "Training it, and storing it."
+
+    def _fit(self, images: ImageSet) -> None:
+        with own_randomness(self.seed, self.device_):
+            teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed)).to(self.device_)
+        self._assemble(teacher)
+        if self.standardise:
+            teacher.learn(self._batches(images, "standardising"))
+        if self.start == "whitened":
+            self._whiten(images)
+        first = next(batches(images[:4], self.view_, 4))
+        shown, truth = synthetic(first, self.kind, generator(self.seed, "step", 0))
+        self.examples_, self.example_masks_ = (255 * shown).round().to(torch.uint8), truth
+        self._train(self.network_, partial(self._taught, labelled=self.labelled_), images, self._taught)
+
     def _state(self) -> dict[str, torch.Tensor]:
         weights = {f"network.{name}": t.detach().cpu().contiguous() for name, t in self.network_.state_dict().items()}
         return super()._state() | weights | {"examples_": self.examples_, "example_masks_": self.example_masks_}
@@ -365,11 +375,13 @@ class Describing(Learning):
     def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
         super()._restore(tensors)
         weights = part(tensors, "network.")
-        self._assemble(stored_teacher(self.backbone, self.levels, part(weights, "teacher.")))
+        with own_randomness(self.seed, self.device_):
+            teacher = stored_teacher(self.backbone, self.levels, part(weights, "teacher."))
+        self._assemble(teacher)
         self.network_.load_state_dict(weights)
         self.examples_, self.example_masks_ = tensors["examples_"], tensors["example_masks_"]
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #9cb0fc40
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #3840b002
 class Mapping(Describing):
     "From pictures to maps and scores."
 
@@ -385,14 +397,14 @@ class Mapping(Describing):
         maps = full_size(self._spread(coarse, tuple(x.shape[2:])), tuple(x.shape[2:]), self.sigma)
         return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #1eaf77b1
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #85cbcb3c
 def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
     drawn = image.permute(1, 2, 0).cpu().numpy().copy()
     drawn[outline(mask)] = color
     return drawn
 
-
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #95902d76
 class Explaining(Mapping):
     "The figure."
 
@@ -405,9 +417,9 @@ class Explaining(Mapping):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.subplots(2, 4)
         low, high = self.color_range_
-        axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0))
+        axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
         for axis, values in zip(axes[0, 1:3], (coarse, maps[0]), strict=True):
-            axis.imshow(values, cmap="coolwarm", vmin=low, vmax=high)
+            axis.imshow(values.numpy(), cmap="coolwarm", vmin=low, vmax=high)
         axes[0, 3].imshow(outlined(x[0], marked, (0.9, 0.0, 0.0)))
         for axis, y, mask in zip(axes[1], self.examples_, self.example_masks_, strict=False):
             axis.imshow(outlined(y / 255, mask.numpy(), (0.0, 0.8, 0.3)))
