@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,17 @@ from g100.synthetic import KINDS, synthetic
 
 ABLATION = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ablation-fcdd.csv"
 HELD_BACK = 10
+COLUMNS = (*IMAGE_SCORES, "coarse_mean", "default")
+ONE = {"channels": 1, "start": "random"}
 SETTINGS = [
     *(("kind", kind, {"kind": kind}) for kind in (*KINDS, "mixed")),
-    ("supervision", "label", {"supervision": "label"}), ("levels", "2", {"levels": (2,)}),
-    ("levels", "3", {"levels": (3,)}), ("frozen", "up to 1", {"frozen": 1, "learning_rate": 1e-3, "epochs": 10}),
-]  # fmt: skip
+    ("supervision", "label", {"supervision": "label"}),
+    ("levels", "2, 3", {"levels": (2, 3)}),
+    ("head", "whitened, not trained", {"epochs": 1, "learning_rate": 1e-12}),
+    ("head", "one channel", ONE | {"learning_rate": 1e-2}),
+    ("head", "one channel, network trained from stride 4", ONE | {"frozen": 1, "learning_rate": 1e-3}),
+    *(("labelled", str(n), {}) for n in (0, 1, 5, 10)),
+]
 
 
 def milliseconds(*works, repeats: int = 7) -> list[float]:
@@ -115,6 +122,8 @@ def reached(data: str, seed: int, parameters: dict, labelled: int | None = None)
     detector = FCDD(seed=seed, **parameters).fit(together(dataset.train, given[: labelled or 0]))
     seconds = time.perf_counter() - start
     found = ways(detector, test)
+    if labelled == 0:
+        found["all test pictures"] = auroc(dataset.test.labels, -detector.score_samples(dataset.test))
     marked = "  ".join(f"{how}{'*' if how == detector.image_score else ''} {v:.4f}" for how, v in found.items())
     validation = detector.history_[-1]["validation"]
     print(f"{data} seed {seed}, {labelled or 0} labelled: fit {seconds / 60:.1f} min, {len(detector.history_)} epochs, "
@@ -123,19 +132,30 @@ def reached(data: str, seed: int, parameters: dict, labelled: int | None = None)
 
 
 def ablation(seeds: list[int]) -> None:
-    "One row for each setting and seed, written after each."
-    rows, settings = [], [*SETTINGS, *(("labelled", str(n), {}) for n in (0, 1, 5, 10))]
-    for seed in seeds:
-        for what, setting, parameters in settings:
-            found = reached("elpv:poly", seed, parameters, int(setting) if what == "labelled" else None)
-            numbers = {name.replace(" ", "_").lower(): round(value, 4) for name, value in found.items()}
-            rows.append({"data": "elpv:poly", "seed": seed, "what": what, "setting": setting} | numbers)
-            ABLATION.parent.mkdir(exist_ok=True)
-            with ABLATION.open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+    "One row for each setting and seed, written after each; rows that are in the file are not computed again."
+    rows = []
+    if ABLATION.exists():
+        with ABLATION.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    there = {(int(row["seed"]), row["what"], row["setting"]) for row in rows}
+    for seed, (what, setting, parameters) in product(seeds, SETTINGS):
+        if (seed, what, setting) in there:
+            continue
+        found = reached("elpv:poly", seed, parameters, int(setting) if what == "labelled" else None)
+        numbers = {name: f"{value:.4f}" for name, value in found.items() if name in COLUMNS}
+        rows.append({"data": "elpv:poly", "seed": seed, "what": what, "setting": setting} | numbers)
+        ABLATION.parent.mkdir(exist_ok=True)
+        with ABLATION.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(sorted(rows, key=order))
     print(f"{len(rows)} rows in {ABLATION.name}")
+
+
+def order(row: dict) -> tuple[int, int]:
+    "A row's place in the table: by seed, then as in SETTINGS."
+    names = [(what, setting) for what, setting, _ in SETTINGS]
+    return int(row["seed"]), names.index((row["what"], row["setting"]))
 
 
 def main() -> int:
