@@ -7,7 +7,7 @@ __all__ = ['PLAN', 'WAIST', 'STRIDES', 'kl', 'sampled', 'squared', 'channels', '
            'VAE', 'FAVAEParameters', 'FAVAEChecks', 'Networks', 'fingerprint', 'Remembering', 'Learning',
            'JudgingByFeatures', 'draw', 'Explaining', 'FAVAE']
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #dd11cc79
+# %% ../../nbs/2_algorithms/12_favae.ipynb #534f7779
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,29 +17,29 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..backbones import Backbone, Teacher, indices, stored_teacher, taps, timm_name
-from ..data import ImageSet, as_image_set
+from ..data import ImageSet, View, as_image_set
 from ..errors import G100Error
 from ..maps import full_size
 from ..thresholds import min_max
 from ..training import Trained, own_randomness, part
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #7717ba9f
+# %% ../../nbs/2_algorithms/12_favae.ipynb #a22e3bc9
 def kl(mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
     "KL of N(mean, exp(log_var)) from N(0, I), Eq. 3, (B,) in nats, from means and log-variances (B, Z)."
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1)
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #7613d97b
+# %% ../../nbs/2_algorithms/12_favae.ipynb #5d10fb15
 def sampled(mean: torch.Tensor, log_var: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     "z of Eq. 4, (B, Z), from means and log-variances (B, Z); the noise is drawn on the CPU."
     epsilon = torch.randn(mean.shape, generator=random).to(mean)
     return mean + (log_var / 2).exp() * epsilon
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #f9327b32
+# %% ../../nbs/2_algorithms/12_favae.ipynb #4da9ff0a
 def squared(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     "The squared differences of (B, C, h, w), summed over the channels: (B, h, w)."
     return (a - b).square().sum(1)
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #d5b9aef3
+# %% ../../nbs/2_algorithms/12_favae.ipynb #56624933
 PLAN = ((1, 2), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 1))  # channels in units of `width`, and stride
 WAIST = 32  # channels between these layers and the code
 STRIDES = (*(stride for _, stride in PLAN), 1)
@@ -59,7 +59,7 @@ def settled(b: int) -> nn.Sequential:
     "What follows a convolution to b channels."
     return nn.Sequential(nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #fdbdfee2
+# %% ../../nbs/2_algorithms/12_favae.ipynb #752a7179
 class Encoder(nn.Module):
     "Pictures (B, 3, 16 h, 16 w) -> means and log-variances (B, Z) of their codes; `grid` is (h, w)."
 
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
             x = layer(x)
         return self.code(x).flatten(1).chunk(2, dim=1)
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #6938784c
+# %% ../../nbs/2_algorithms/12_favae.ipynb #24858978
 class Decoder(nn.Module):
     "Codes (B, Z) -> pictures (B, 3, 16 h, 16 w) in [0, 1], and the maps for the adapters by their stride."
 
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
             y = after(y)
         return torch.sigmoid(self.layers[-1](y)), found
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #7cb8bb92
+# %% ../../nbs/2_algorithms/12_favae.ipynb #80ff2abf
 class VAE(nn.Module):
     "Pictures (B, 3, H, W) -> paintings, guesses of features with these channels at these strides, means, log-variances."
 
@@ -118,7 +118,7 @@ class VAE(nn.Module):
         painted, features = self.decode(mean if random is None else sampled(mean, log_var, random))
         return painted, features, mean, log_var
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #6e1ae46a
+# %% ../../nbs/2_algorithms/12_favae.ipynb #9d7181a0
 @dataclass(eq=False, repr=False, kw_only=True)
 class FAVAEParameters(Trained):
     "What FAVAE can be told, beyond what every trained detector can."
@@ -139,7 +139,7 @@ class FAVAEParameters(Trained):
     standardise: bool = True  # its channels to mean 0 and variance 1 over the good pictures
     normalise: bool = True  # pictures for it as its weights expect them; False: as they are, in [0, 1]
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #8a6e4c54
+# %% ../../nbs/2_algorithms/12_favae.ipynb #e2ac43c9
 class FAVAEChecks(FAVAEParameters):
     "What is refused."
 
@@ -159,14 +159,14 @@ class FAVAEChecks(FAVAEParameters):
                 raise G100Error(f"{name}={getattr(self, name)}: wants 0 or more")
         if not self.pixel_weight + self.feature_weight:
             raise G100Error("pixel_weight=0 and feature_weight=0: nothing is left to learn; give one of them a weight")
-        sides = (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)
+        sides = View(self.image_size).shape
         if any(side % 16 or side < 32 for side in sides):
             near = max(32, *(16 * round(side / 16) for side in sides))
             raise G100Error(f"image_size={self.image_size}: wants multiples of 16 from 32 on, such as {near}")
         if lost := [stride for stride in self._strides() if stride not in (2, 4, 8, 16)]:
             raise G100Error(f"levels={self.levels}: stride {lost[0]} is none of the decoder's, 2 to 16; choose other levels")
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #e5740ccb
+# %% ../../nbs/2_algorithms/12_favae.ipynb #ca6594b5
 class Networks(FAVAEChecks):
     "Teacher and autoencoder."
 
@@ -188,7 +188,7 @@ class Networks(FAVAEChecks):
                             "choose another image_size or backbone")  # fmt: skip
         return vae
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #5708bed8
+# %% ../../nbs/2_algorithms/12_favae.ipynb #df622c82
 def fingerprint(picture: torch.Tensor) -> bytes:
     "16 bytes that say which picture (3, H, W) it is."
     return hashlib.blake2b(picture.contiguous().numpy().tobytes(), digest_size=16).digest()
@@ -213,7 +213,7 @@ class Remembering:
             return self.source(x)
         return [torch.stack(maps) for maps in zip(*known, strict=True)]
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #69400886
+# %% ../../nbs/2_algorithms/12_favae.ipynb #94138914
 class Learning(Networks):
     "Eq. 6, and how the autoencoder learns."
 
@@ -247,7 +247,7 @@ class Learning(Networks):
                 source = Remembering(source, self._batches(images, "remembering"), self.cache_gigabytes)
         self._train(self.vae_, self._objective(source, True), images, self._objective(source, False))
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #62c1b35a
+# %% ../../nbs/2_algorithms/12_favae.ipynb #fa23ccfa
 class JudgingByFeatures(Learning):
     "From pictures to maps."
 
@@ -264,24 +264,23 @@ class JudgingByFeatures(Learning):
         "Scores, an array or a number, with the held-out good pictures between 0 and 1; G100Error if these are all equal."
         return min_max(score, *self.score_range_)
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #75bc781b
-def draw(axis, values: torch.Tensor, title: str, limits: tuple = (None, None)):
-    "A picture (3, H, W), or a map (H, W) between these limits or, without them, from 0 to its highest; gives the artist."
-    axis.set_title(title, fontsize=8)
-    if values.ndim == 3:
-        return axis.imshow(values.permute(1, 2, 0))
-    known = limits != (None, None)
-    low, high = limits if known else (0, None)
-    return axis.imshow(values, cmap="coolwarm" if known else "viridis", vmin=low, vmax=high)
+# %% ../../nbs/2_algorithms/12_favae.ipynb #92438247
+def draw(axis, values: torch.Tensor, title: str, limits: tuple[float, float] | None = None) -> None:
+    "A picture (3, H, W) into an axis, or a map (H, W) between these limits, without them from 0 to its highest."
+    axis.set_title(title, fontsize=9)
+    axis.set_axis_off()
+    low, high = limits or (0, float(values.max()))
+    shown = values.permute(1, 2, 0) if values.ndim == 3 else values
+    axis.imshow(shown.numpy(), cmap="coolwarm" if limits else "viridis", vmin=low, vmax=high)
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #ac576693
+# %% ../../nbs/2_algorithms/12_favae.ipynb #6e94a597
 class Explaining(JudgingByFeatures):
     "How one picture was judged."
 
     def _shares(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         "The addends of Eq. 7 for one picture, each (H, W) and smoothed, by title."
         pixels, levels, _ = self._parts(self.vae_, x, self._source)
-        titles = ["pixels", *(f"features, stride {stride}" for stride in self._strides())]
+        titles = ["pixels", *(f"stride {stride}" for stride in self._strides())]
         maps = (full_size(m, tuple(x.shape[2:]), self.sigma)[0].cpu() for m in (pixels, *levels))
         return dict(zip(titles, maps, strict=True))
 
@@ -294,18 +293,16 @@ class Explaining(JudgingByFeatures):
         x = next(self._batches(images, "explaining"))
         maps, score = self._judge(x)
         shares = self._shares(x)
-        figure = Figure(figsize=(7.6, 1.75), layout="constrained")
+        figure = Figure(figsize=(7.6, 1.6), layout="constrained")
         axes = figure.subplots(1, 3 + len(shares))
-        for axis in axes:
-            axis.set_axis_off()
         draw(axes[0], x[0].cpu(), "picture")
         draw(axes[1], self.vae_(x)[0][0].cpu(), "painted")
         for axis, (title, values) in zip(axes[2:-1], shares.items(), strict=True):
-            figure.colorbar(draw(axis, values, title), ax=axis, location="bottom", format="%.3g")
-        draw(axes[-1], maps[0].cpu(), f"map: {float(score):.3g}", self.color_range_)
+            draw(axis, values, f"{title}\n0 to {float(values.max()):.3g}")
+        draw(axes[-1], maps[0].cpu(), f"map, score {float(score):.3g}\nthreshold {self.threshold_:.3g}", self.color_range_)
         return figure
 
-# %% ../../nbs/2_algorithms/12_favae.ipynb #4ee3a8c3
+# %% ../../nbs/2_algorithms/12_favae.ipynb #f8da2c1b
 class FAVAE(Explaining):
     """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
 
