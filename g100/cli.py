@@ -95,9 +95,8 @@ def run(
     weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
     named = {"backbone": backbone, "weights": weights, "device": device}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
-    options = {"seed": seed, "parameters": parameters, "paper": paper}
-    options |= {"limit_train": limit_train, "skip_unreadable": skip_unreadable}
-    row = experiment(out, algorithm, data, force=force, resume=resume, **options)
+    options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train}
+    row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, **options)
     if is_first():
         show_row(row, out)
 
