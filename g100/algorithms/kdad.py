@@ -353,7 +353,7 @@ class Explaining(Localising):
         x = next(self._batches(images, "explaining"))
         maps, score = self._judge(x)
         by_tap, by_gradient = self._by_tap(x), self._by_gradient(x)
-        figure = Figure(figsize=(5.9, 3.5), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.3), layout="constrained")
         axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))
         for axis in axes.flat:
             axis.set_axis_off()
