@@ -174,7 +174,7 @@ def opened(maps: torch.Tensor, diameter: int) -> torch.Tensor:
 CLONERS = ("slim", "published")
 METHODS = ("discrepancy", "plain", "smoothgrad", "guided")
 
-
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #3fdaf81c
 @dataclass(eq=False, repr=False, kw_only=True)
 class KDADParameters(Trained):
     "What KDAD can be told, beyond what every trained detector can."
