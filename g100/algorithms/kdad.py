@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PUBLISHED', 'CLONERS', 'METHODS', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
-           'guided', 'disk', 'lowest', 'opened', 'KDADParameters', 'KDADChecks', 'Pair', 'Cloning', 'Localising',
-           'draw_maps', 'Explaining', 'KDAD']
+           'guided', 'disk', 'lowest', 'opened', 'KDADParameters', 'KDADChecks', 'Pair', 'Cloning', 'Kept',
+           'Localising', 'draw_maps', 'Explaining', 'KDAD']
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
@@ -258,7 +258,7 @@ class Pair(KDADChecks):
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #70ce7b8d
 class Cloning(Pair):
-    "How the cloner learns, and how both networks are kept."
+    "How the cloner learns."
 
     def _loss(self, model: nn.Module, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         "The mean of Eq. 3."
@@ -278,6 +278,10 @@ class Cloning(Pair):
         self.cloner_ = self._new_cloner()
         self._train(self.cloner_, self._loss, images)
 
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #759e1aa0
+class Kept(Cloning):
+    "How both networks are kept."
+
     def _state(self) -> dict[str, torch.Tensor]:
         both = {f"teacher.{name}": t for name, t in self.teacher_.state_dict().items()}
         both |= {f"cloner.{name}": t for name, t in self.cloner_.state_dict().items()}
@@ -291,7 +295,7 @@ class Cloning(Pair):
         self.cloner_.load_state_dict(part(tensors, "cloner."))
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #250b2726
-class Localising(Cloning):
+class Localising(Kept):
     "From two networks to a map."
 
     def _map(self, x: torch.Tensor, method: str) -> tuple[torch.Tensor, torch.Tensor]:
