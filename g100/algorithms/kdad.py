@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PUBLISHED', 'CLONERS', 'METHODS', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
-           'guided', 'disk', 'lowest', 'opened', 'KDADParameters', 'KDADChecks', 'Pair', 'Cloning', 'Localising',
-           'draw_maps', 'Explaining', 'KDAD']
+           'guided', 'disk', 'lowest', 'opened', 'KDADParameters', 'KDADChecks', 'Pair', 'Cloning', 'Kept',
+           'Localising', 'draw_maps', 'Shares', 'Explaining', 'KDAD']
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -43,7 +43,7 @@ def discrepancy(a: torch.Tensor, b: torch.Tensor, value_weight: float = 0.5) -> 
     turned = F.normalize(a.flatten(1)).view_as(a) - F.normalize(b.flatten(1)).view_as(b)
     return a[0, 0].numel() / 2 * turned.square().sum(1) + value_weight * (a - b).square().mean(1)
 
-# %% ../../nbs/2_algorithms/13_kdad.ipynb #38c09118
+
 def discrepancy_map(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], value_weight: float = 0.5) -> torch.Tensor:
     "The sum over the taps of D_l, on the grid of the first tap: (B, h, w)."
     grid = tuple(a[0].shape[2:])
@@ -57,7 +57,7 @@ def stage(a: int, b: int) -> nn.Sequential:
         nn.Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
     )  # fmt: skip
 
-# %% ../../nbs/2_algorithms/13_kdad.ipynb #17cf75c4
+
 class SlimCloner(nn.Module):
     "Pictures (B, 3, H, W) in [0, 1] -> taps of these channels at these strides (powers of two)."
 
@@ -141,9 +141,10 @@ def pass_positive(module: nn.Module, inputs: tuple, output: torch.Tensor) -> Non
 
 
 @contextmanager
-def guided(net: nn.Module) -> Iterator[None]:
-    "Inside the block, gradients pass the rectifiers of `net` by Eq. 8."
-    hooks = [m.register_forward_hook(pass_positive) for m in net.modules() if isinstance(m, (nn.ReLU, nn.ReLU6))]
+def guided(*nets: nn.Module) -> Iterator[None]:
+    "Inside the block, gradients pass the rectifiers of these networks by Eq. 8."
+    rectifiers = [m for net in nets for m in net.modules() if isinstance(m, (nn.ReLU, nn.ReLU6))]
+    hooks = [m.register_forward_hook(pass_positive) for m in rectifiers]
     try:
         yield
     finally:
@@ -170,11 +171,7 @@ def opened(maps: torch.Tensor, diameter: int) -> torch.Tensor:
     "Maps (B, H, W) opened by a disk of odd diameter in pixels, Eq. 9; 1 leaves them as they are."
     return -lowest(-lowest(maps, diameter), diameter)
 
-# %% ../../nbs/2_algorithms/13_kdad.ipynb #7552595f
-CLONERS = ("slim", "published")
-METHODS = ("discrepancy", "plain", "smoothgrad", "guided")
-
-
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #3fdaf81c
 @dataclass(eq=False, repr=False, kw_only=True)
 class KDADParameters(Trained):
     "What KDAD can be told, beyond what every trained detector can."
@@ -204,6 +201,10 @@ class KDADParameters(Trained):
         return ("loss",)
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #27a7cdcc
+CLONERS = ("slim", "published")
+METHODS = ("discrepancy", "plain", "smoothgrad", "guided")
+
+
 class KDADChecks(KDADParameters):
     "What is refused."
 
@@ -258,7 +259,7 @@ class Pair(KDADChecks):
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #70ce7b8d
 class Cloning(Pair):
-    "How the cloner learns, and how both networks are kept."
+    "How the cloner learns."
 
     def _loss(self, model: nn.Module, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         "The mean of Eq. 3."
@@ -278,6 +279,10 @@ class Cloning(Pair):
         self.cloner_ = self._new_cloner()
         self._train(self.cloner_, self._loss, images)
 
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #759e1aa0
+class Kept(Cloning):
+    "How both networks are kept."
+
     def _state(self) -> dict[str, torch.Tensor]:
         both = {f"teacher.{name}": t for name, t in self.teacher_.state_dict().items()}
         both |= {f"cloner.{name}": t for name, t in self.cloner_.state_dict().items()}
@@ -291,7 +296,7 @@ class Cloning(Pair):
         self.cloner_.load_state_dict(part(tensors, "cloner."))
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #250b2726
-class Localising(Cloning):
+class Localising(Kept):
     "From two networks to a map."
 
     def _map(self, x: torch.Tensor, method: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -302,11 +307,10 @@ class Localising(Cloning):
         if method == "smoothgrad":
             gradient = smooth_gradient(self._losses, x, self.smoothgrad_n, self.smoothgrad_noise, self.seed)
             losses = self._losses(x)
-        elif method == "guided":
-            with guided(self.cloner_), guided(self.teacher_) if self.guide_source else nullcontext():
-                losses, gradient = input_gradient(self._losses, x)
         else:
-            losses, gradient = input_gradient(self._losses, x)
+            nets = (self.cloner_, self.teacher_) if self.guide_source else (self.cloner_,)
+            with guided(*nets if method == "guided" else ()):
+                losses, gradient = input_gradient(self._losses, x)
         return losses, gradient.abs().sum(1)
 
     def _finished(self, raw: torch.Tensor, method: str, size: tuple[int, int]) -> torch.Tensor:
@@ -329,9 +333,9 @@ def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float
         axis.imshow(values, cmap=colormaps["viridis"].resampled(16), vmin=0, vmax=ends[title])
         axis.set_title(f"{title}\n0 to {ends[title]:.2g}")
 
-# %% ../../nbs/2_algorithms/13_kdad.ipynb #f7b88039
-class Explaining(Localising):
-    "How one picture was judged."
+
+class Shares(Localising):
+    "What each tap and each kind of gradient says of one picture."
 
     def _by_tap(self, x: torch.Tensor) -> dict[str, np.ndarray]:
         "D_l of Eq. 5 for one picture, full size (H, W), by title."
@@ -344,6 +348,10 @@ class Explaining(Localising):
         kinds = ("plain", "smoothgrad", "guided")
         return {kind: self._finished(self._map(x, kind)[1], kind, x.shape[2:])[0].cpu().numpy() for kind in kinds}
 
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #f7b88039
+class Explaining(Shares):
+    "How one picture was judged."
+
     @torch.inference_mode()
     def explain(self, X) -> Figure:
         "The picture and the discrepancy at each tap; the final map and the map by each kind of gradient."
@@ -353,7 +361,7 @@ class Explaining(Localising):
         x = next(self._batches(images, "explaining"))
         maps, score = self._judge(x)
         by_tap, by_gradient = self._by_tap(x), self._by_gradient(x)
-        figure = Figure(figsize=(5.9, 3.5), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.3), layout="constrained")
         axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))
         for axis in axes.flat:
             axis.set_axis_off()
