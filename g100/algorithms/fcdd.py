@@ -110,7 +110,7 @@ def spread(maps: torch.Tensor, size: tuple[int, int], n: tuple[int, int], std: f
     )
     return rows @ maps @ columns.T
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #55ae0ee9
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #e85195ab
 def behind(backbone: Backbone, level: int) -> list[nn.Module]:
     "The layers of a backbone that come after a level."
     with torch.device("meta"):
@@ -148,7 +148,7 @@ class Network(nn.Module):
         finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
         return sum((F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others), finest)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #1e83dc5f
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #f354985d
 @torch.no_grad()
 def moments(features: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     "Mean (C,) and covariance (C, C), float64, over all positions of feature maps (B, C, h, w)."
@@ -230,8 +230,8 @@ class FCDDParameters(Trained):
     start: str = "whitened"  # of the head, Eq. 9; or "random"
     kind: str = "confetti"  # of synthetic anomalies: "confetti", "cutpaste", "scar", "perlin", "mixed"
     supervision: str = "mask"  # what is known of them: "mask", or "label" alone
-    abnormal: float = 0.25  # share of a batch that is spoilt
-    labelled_share: float = 0.25  # share of a batch taken from labelled abnormal pictures, if there are any
+    abnormal: float = 0.25  # share of a batch that is abnormal
+    labelled_share: float = 0.5  # of those, the share taken from labelled abnormal pictures, if there are any
     field_std: float = 8.0  # sigma_r of Eq. 7, in pixels
     gain: float | None = None  # of a flat map in Eq. 7; None: the weights of every pixel sum to 1
 
@@ -256,8 +256,6 @@ class FCDDChecks(FCDDParameters):
         for name in ("abnormal", "labelled_share"):
             if not 0 < getattr(self, name) < 1:
                 raise G100Error(f"{name}={getattr(self, name)}: wants a share in (0, 1), such as 0.25")
-        if self.abnormal + self.labelled_share >= 1:
-            raise G100Error(f"abnormal={self.abnormal} and labelled_share={self.labelled_share} leave no good pictures")
         name, levels = timm_name(self.backbone), self.levels
         indices(name, levels if self.frozen is None else sorted({*levels, self.frozen}))
         unit, sides = taps(name)[max(levels)][1], np.atleast_1d(self.image_size)
@@ -281,12 +279,12 @@ class Teaching(FCDDChecks):
         if n:
             x[:n], mask = synthetic(x[:n], self.kind, random)
             truth[:n] = mask if self.supervision == "mask" else True
-        m = n + some(self.labelled_share, len(x), random) if labelled else n
-        if m > n:
-            chosen = torch.randint(len(labelled[0]), (m - n,), generator=random)
+        m = some(self.labelled_share, n, random) if labelled else 0
+        if m:
+            chosen = torch.randint(len(labelled[0]), (m,), generator=random)
             both = torch.cat([labelled[0][chosen], labelled[1][chosen, None].float()], dim=1)
             both = flips(self.flip)(both, random).to(x.device)
-            x[n:m], truth[n:m] = both[:, :3], both[:, 3] > 0.5
+            x[:m], truth[:m] = both[:, :3], both[:, 3] > 0.5
         return x, truth
 
     def _spread(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -296,7 +294,7 @@ class Teaching(FCDDChecks):
         x, truth = self._shown(x, random, labelled)
         return fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth).mean()
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #3517fc01
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #ceae758e
 class Labelled(Teaching):
     "What is taken from labelled abnormal pictures."
 
@@ -333,7 +331,7 @@ class Learning(Labelled):
         self.counts_["labelled_abnormal"] = len(abnormal)
         return self
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #6e599c7c
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #c13e6dc0
 class Building(Learning):
     "The network, and the beginning of its head."
 
@@ -383,7 +381,7 @@ class Describing(Building):
         self.network_.load_state_dict(weights)
         self.examples_, self.example_masks_ = tensors["examples_"], tensors["example_masks_"]
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #62ca02c7
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #776b6116
 class Mapping(Describing):
     "From pictures to maps and scores."
 
@@ -399,14 +397,14 @@ class Mapping(Describing):
         maps = full_size(self._spread(coarse, tuple(x.shape[2:])), tuple(x.shape[2:]), self.sigma)
         return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #663d6d8a
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #0c3dfdd8
 def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
     drawn = image.permute(1, 2, 0).cpu().numpy().copy()
     drawn[outline(mask)] = color
     return drawn
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #d928ef2d
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #fdf63934
 class Explaining(Mapping):
     "The figure."
 
