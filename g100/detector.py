@@ -56,7 +56,7 @@ class Inspection:
 def stacked(arrays: list[np.ndarray]) -> np.ndarray:
     "The arrays (B, ...) as one (N, ...); as one of N objects where their shapes behind the first number differ."
     if len({a.shape[1:] for a in arrays}) == 1:
-        return np.concatenate(arrays)
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
     rows = [row for a in arrays for row in a]
     joined = np.empty(len(rows), dtype=object)
     for i, row in enumerate(rows):
@@ -230,9 +230,9 @@ class Tiling(Judging):
     def _judged_in_crops(self, image: ImageSet) -> tuple[np.ndarray, np.ndarray]:
         "The map (1, H, W) and the score (1,) of one picture."
         whole = ImageSet([image[0]], image.names, image.labels, image.defects, [None])
+        crops, scores = cut(whole, self.tile, self._overlap), []
         mosaic = Mosaic(image_size(whole.images[0]), self.tile, self._overlap, self.device_)
-        scores = []
-        for x in batches(cut(whole, self.tile, self._overlap), self.view_, self.batch_size):
+        for x in batches(crops, self.view_, self.batch_size):
             maps, score = self._judge(x.to(self.device_, non_blocking=True))
             mosaic.lay(maps)
             scores.append(score)

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 
 from g100.data import as_image_set
 from g100.detector import Detector, fresh_folder, load, split
 from g100.errors import G100Error
-from tests.toys import MeanPicture, pictures, spotted
+from g100.maps import tile_starts
+from tests.toys import MeanPicture, line_of, pictures, spotted
 
 pytestmark = [
     pytest.mark.xdist_group("detector"),  # its fixtures are made once
@@ -299,3 +302,98 @@ def test_every_listed_algorithm_keeps_the_constructor_contract():
         cls = algorithm(name)
         assert issubclass(cls, Detector) and clone(cls()).get_params() == cls().get_params()
         assert cls.__doc__, name
+
+
+# --- large pictures, judged in crops ---
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Roughness(Detector):
+    "The absolute difference to the mean of the 3 x 3 pixels around: the same everywhere in a picture, but at its border."
+
+    def _fit(self, images):
+        self.seen_ = images
+
+    def _raw_map(self, x):
+        grey = x.mean(1, keepdim=True)
+        return (grey - F.avg_pool2d(grey, 3, 1, 1, count_include_pad=False))[:, 0].abs()
+
+
+TILED = SETTINGS | {"sigma": 0.0, "tile": 32}
+
+
+def large(h: int = 83, w: int = 101, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiled():
+    return Roughness(**TILED, overlap=8).fit(list(pictures(100, 40)))
+
+
+def test_a_map_in_crops_is_the_map_of_the_whole_where_crops_see_as_far(tiled):
+    "Where no crop that covers a pixel ends within the filter's reach of it, both maps are the same."
+    x = large()
+    whole = Roughness(**TILED | {"tile": None, "image_size": x.shape[:2]})
+    whole._settle()
+    expected = whole._judge(whole.view_.image(x)[None])[0][0].numpy()
+    found, near = tiled.inspect([x]).map[0], np.zeros(x.shape[:2], bool)
+    for axis, n in enumerate(x.shape[:2]):
+        for a in tile_starts(n, 32, 8):
+            for edge in (a, a + 31):
+                near[(edge, slice(None)) if axis == 0 else (slice(None), edge)] |= edge not in (0, n - 1)
+    assert found.shape == expected.shape and (~near).mean() > 0.6
+    np.testing.assert_allclose(found[~near], expected[~near], atol=1e-6)
+    assert np.abs(found - expected).max() < 0.01, "nor is there a seam where crops end"
+
+
+def test_the_score_in_crops_is_the_highest_of_the_crops_as_pictures(tiled):
+    x = large(32, 56)
+    crops = [x[:, left : left + 32].copy() for left in (0, 24)]
+    alone = Roughness(**TILED | {"tile": None}).fit(pictures(100, 32)).inspect(crops)
+    assert alone.score[0] != alone.score[1]
+    np.testing.assert_allclose(tiled.inspect([x]).score, [alone.score.max()], rtol=1e-6)
+
+
+def test_without_overlap_the_map_is_the_maps_of_the_parts_side_by_side():
+    detector = Roughness(**TILED, overlap=0).fit(list(pictures(100, 64)))
+    x, half = large(32, 64), Roughness(**TILED | {"tile": None}).fit(pictures(100, 32))
+    sides = half.anomaly_map([x[:, :32].copy(), x[:, 32:].copy()])
+    np.testing.assert_allclose(detector.anomaly_map([x])[0], np.concatenate(list(sides), axis=1), atol=1e-7)
+
+
+def test_crops_are_judged_at_the_size_of_the_network():
+    detector = Roughness(**TILED | {"image_size": 16}, overlap=16).fit(list(pictures(100, 64)))
+    assert detector.anomaly_map([large(50, 70)]).shape == (1, 50, 70)
+
+
+def test_crops_teach_and_pictures_calibrate(tiled):
+    assert tiled.counts_ == {"train": 80, "calibration": 20} and len(tiled.seen_) == 80 * 4
+    assert tiled.seen_[0].shape == (32, 32, 3) and len(tiled.calibration_scores_) == 20
+
+
+def test_pictures_of_several_sizes_keep_theirs(tiled):
+    verdicts = tiled.inspect([large(40, 50), large(32, 32), large(60, 33)])
+    assert [m.shape for m in verdicts.map] == [m.shape for m in verdicts.mask] == [(40, 50), (32, 32), (60, 33)]
+    assert verdicts.is_anomalous.shape == (3,)
+
+
+def test_crops_are_judged_in_batches(tiled, monkeypatch):
+    seen, judge = [], tiled._judge
+    monkeypatch.setattr(tiled, "_judge", lambda x: seen.append(len(x)) or judge(x))
+    tiled.inspect([large(83, 101)])
+    assert max(seen) <= tiled.batch_size and sum(seen) == len(tile_starts(83, 32, 8)) * len(tile_starts(101, 32, 8))
+
+
+@pytest.mark.parametrize("parameters, word", [
+    ({"overlap": 32}, "overlap=32: wants .* below tile=32"), ({"overlap": 40}, "overlap=40"), ({"overlap": -1}, "overlap=-1"),
+    ({"tile": 0}, "tile=0"), ({"tile": 64}, "less than tile=64; choose tile=40"), ({"resize": 48}, "resize=48 with tile"),
+])  # fmt: skip
+def test_wrong_tiling_is_one_line_that_names_it(parameters, word):
+    with pytest.raises(G100Error, match=word) as error:
+        Roughness(**TILED | parameters).fit(pictures(30, 40))
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_smaller_than_a_crop_is_refused_by_name(tiled):
+    assert "000001 has 31 x 50 pixels, less than tile=32" in line_of(tiled.inspect, [large(), large(31, 50)])

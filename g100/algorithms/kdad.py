@@ -6,17 +6,18 @@
 __all__ = ['PUBLISHED', 'CLONERS', 'METHODS', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
            'guided', 'disk', 'lowest', 'opened', 'KDADParameters', 'KDADChecks', 'Pair', 'Cloning', 'Localising',
-           'draw_row', 'Explaining', 'KDAD']
+           'draw_maps', 'Explaining', 'KDAD']
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -31,7 +32,7 @@ def direction(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     "1 - cos of two feature maps (B, C, h, w), each taken as one vector: (B,)."
     return 1 - F.cosine_similarity(a.flatten(1), b.flatten(1))
 
-# %% ../../nbs/2_algorithms/13_kdad.ipynb #0d41818c
+
 def picture_loss(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], value_weight: float = 0.5) -> torch.Tensor:
     "L of Eq. 3, one a picture (B,), from the taps of source and cloner."
     return sum(direction(p, q) + value_weight * (p - q).square().mean((1, 2, 3)) for p, q in zip(a, b, strict=True))
@@ -112,8 +113,7 @@ def check_taps(source: Callable, cloner: Callable, x: torch.Tensor) -> None:
     for who, side in (("source", a), ("cloner", b)):
         for i, f in enumerate(side):
             if not f.requires_grad:
-                raise G100Error(f"{who}: tap {i} is not differentiable with respect to the picture; "
-                                'choose other levels, or method="discrepancy"')  # fmt: skip
+                raise G100Error(f"{who}: tap {i} is not differentiable with respect to the picture; choose other levels")
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #8c1dcc2f
 def input_gradient(losses: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,12 +189,13 @@ class KDADParameters(Trained):
     value_weight: float = 0.5  # lambda of Eq. 3
     backbone: str = "lite0"  # the source: any timm network with features
     weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (1, 2, 3, 4)  # the taps, in training and in judging; level l has stride 2^(l+1)
+    levels: tuple[int, ...] = (1, 2, 3)  # the taps, in training and in judging; level l has stride 2^(l+1)
     pool: bool = False  # compare behind a 2 x 2 max-pooling of each tap, as VGG has them
     standardise: bool = True  # the source's channels to mean 0 and variance 1 over the good pictures
     normalise: bool = True  # pictures for the source as its weights expect them; False: as they are, in [0, 1]
     cloner: str = "slim"  # or "published": the paper's, for VGG-16
     width: int = 16  # of the slim cloner's first stage
+    guide_source: bool = True  # "guided" at the rectifiers of the source too; False: of the cloner alone
     smoothgrad_n: int = 25  # copies for "smoothgrad"
     smoothgrad_noise: float = 0.05  # their noise, where pictures are in [0, 1]
 
@@ -302,7 +303,7 @@ class Localising(Cloning):
             gradient = smooth_gradient(self._losses, x, self.smoothgrad_n, self.smoothgrad_noise, self.seed)
             losses = self._losses(x)
         elif method == "guided":
-            with guided(self.cloner_):
+            with guided(self.cloner_), guided(self.teacher_) if self.guide_source else nullcontext():
                 losses, gradient = input_gradient(self._losses, x)
         else:
             losses, gradient = input_gradient(self._losses, x)
@@ -322,13 +323,11 @@ class Localising(Cloning):
         return maps, losses if self.image_score == "loss" else image_score(maps, self.image_score)
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #e697429e
-def draw_row(figure: Figure, axes: Sequence, maps: dict[str, np.ndarray], unit: str) -> None:
-    "Maps (H, W) by title side by side, all in one scale that begins at 0, and the scale."
-    highest = max(float(m.max()) for m in maps.values())
+def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float]) -> None:
+    "Maps (H, W) by title side by side, each from 0 to its end; axes left over stay empty."
     for axis, (title, values) in zip(axes, maps.items(), strict=False):
-        shown = axis.imshow(values, cmap="viridis", vmin=0, vmax=highest)
-        axis.set_title(title)
-    figure.colorbar(shown, ax=list(axes), label=unit, shrink=0.9, format="%.2g")
+        axis.imshow(values, cmap=colormaps["viridis"].resampled(16), vmin=0, vmax=ends[title])
+        axis.set_title(f"{title}\n0 to {ends[title]:.2g}")
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #f7b88039
 class Explaining(Localising):
@@ -354,16 +353,18 @@ class Explaining(Localising):
         x = next(self._batches(images, "explaining"))
         maps, score = self._judge(x)
         by_tap, by_gradient = self._by_tap(x), self._by_gradient(x)
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        figure = Figure(figsize=(5.9, 3.5), layout="constrained")
         axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))
         for axis in axes.flat:
             axis.set_axis_off()
         axes[0, 0].imshow(x[0].permute(1, 2, 0).cpu().numpy())
         axes[0, 0].set_title("picture")
-        axes[1, 0].imshow(maps[0].cpu().numpy(), cmap="coolwarm", vmin=self.color_range_[0], vmax=self.color_range_[1])
+        low, high = self.color_range_
+        axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=colormaps["coolwarm"].resampled(16), vmin=low, vmax=high)
         axes[1, 0].set_title(f"{self.method}: {float(score):.3g}\nthreshold {self.threshold_:.3g}")
-        draw_row(figure, axes[0, 1:], by_tap, "discrepancy")
-        draw_row(figure, axes[1, 1:], by_gradient, "gradient")
+        highest = max(float(values.max()) for values in by_tap.values())
+        draw_maps(axes[0, 1:], by_tap, dict.fromkeys(by_tap, highest))
+        draw_maps(axes[1, 1:], by_gradient, {kind: float(values.max()) for kind, values in by_gradient.items()})
         return figure
 
 # %% ../../nbs/2_algorithms/13_kdad.ipynb #a261313c
@@ -381,4 +382,4 @@ class KDAD(Explaining):
         recipe |= {"standardise": False, "normalise": False, "cloner": "published", "image_size": 128}
         recipe |= {"epochs": 601, "train_batch": 64, "learning_rate": 1e-3, "schedule": "constant", "validation": 0.0}
         recipe |= {"value_weight": 0.5, "method": "guided", "image_score": "loss", "sigma": 4.0, "opening": 3}
-        return cls(**recipe | {"smoothgrad_n": 50} | parameters)
+        return cls(**recipe | {"guide_source": False, "smoothgrad_n": 50} | parameters)

@@ -84,7 +84,7 @@ class RIADParameters(Trained):
     epochs: int = 40
     train_batch: int = 8
     learning_rate: float = 2e-3
-    ks: tuple[int, ...] = (4, 8, 16)  # sides of the cells, in pixels of the network's input
+    ks: tuple[int, ...] = (2, 4, 8, 16)  # sides of the cells, in pixels of the network's input
     n: int = 3  # masks that share the picture between them
     width: int = 16  # channels of the first layer
     depth: int = 3  # how often the U-Net halves

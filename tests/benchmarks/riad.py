@@ -22,15 +22,15 @@ from g100.detector import pick_device
 from g100.metrics import auroc
 from tests.benchmarks.common import ablation, milliseconds, ways
 
+FEWER = {"ks": (4, 8, 16)}
 SETTINGS = [
-    ("default", "-", {}),
+    ("sides of the cells", "4, 8, 16", FEWER), ("sides of the cells", "2, 4, 8, 16", {}),
     ("sides of the cells", "4", {"ks": (4,)}), ("sides of the cells", "8", {"ks": (8,)}),
-    ("sides of the cells", "16", {"ks": (16,)}), ("sides of the cells", "2, 4, 8, 16", {"ks": (2, 4, 8, 16)}),
-    ("side of the picture", "64", {"image_size": 64}),
-    ("epochs", "40", {"epochs": 40}), ("epochs", "40, with sides 2, 4, 8, 16", {"epochs": 40, "ks": (2, 4, 8, 16)}),
-    ("width of the U-Net", "8", {"width": 8}),
-    ("loss", "L_2 alone", {"gms_weight": 0.0, "ssim_weight": 0.0}), ("loss", "without L_G", {"gms_weight": 0.0}),
-    ("loss", "without L_S", {"ssim_weight": 0.0}),
+    ("sides of the cells", "16", {"ks": (16,)}),
+    ("epochs", "40", FEWER | {"epochs": 40}), ("epochs", "40, with sides 2, 4, 8, 16", {"epochs": 40}),
+    ("side of the picture", "64", FEWER | {"image_size": 64}), ("width of the U-Net", "8", FEWER | {"width": 8}),
+    ("loss", "L_2 alone", FEWER | {"gms_weight": 0.0, "ssim_weight": 0.0}),
+    ("loss", "without L_G", FEWER | {"gms_weight": 0.0}), ("loss", "without L_S", FEWER | {"ssim_weight": 0.0}),
 ]  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def main() -> int:
                 for seed, file in zip(args.seeds, files, strict=True)]  # fmt: skip
         print("mean:", {how: round(statistics.mean(row[how] for row in rows), 4) for how in rows[0]})
         return 0
-    met = [judging((4, 8, 16)), judging((2, 4, 8, 16))]
+    met = [judging((2, 4, 8, 16)), judging((4, 8, 16))]
     met += [drawing("default", 96, 8, 4, width=16, depth=3, shuffle=2), drawing("paper", 256, 4, 2)]
     print("targets met" if all(met) else "TARGETS MISSED")
     return 0 if all(met) else 1

@@ -1,0 +1,427 @@
+"""FAVAE: its loss and score against their definitions, the networks against the published ones; its contract; errors."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from g100.algorithms.favae import FAVAE, VAE, Remembering, fingerprint, kl, sampled, squared
+from g100.backbones import Backbone, Teacher
+from g100.data import as_image_set
+from g100.detector import load, split
+from g100.errors import G100Error
+from g100.maps import full_size, image_score
+from g100.training import read_checkpoint
+from tests.toys import line_of, pictures, spotted
+
+SETTINGS = {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "sigma": 1.0, "device": "cpu", "epochs": 3}
+SETTINGS |= {"train_batch": 6, "batch_size": 8}
+pytestmark = [
+    pytest.mark.xdist_group("favae"),  # its fixtures are made once
+    pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
+    pytest.mark.filterwarnings("ignore:.*RANDOM weights.*"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return FAVAE(**SETTINGS | {"epochs": 24}).fit(pictures(40, 32))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def settled(**parameters) -> FAVAE:
+    "A detector with both networks, which has not learnt."
+    detector = FAVAE(**SETTINGS | parameters)
+    detector._check(), detector._settle()
+    detector.teacher_ = Teacher(Backbone(detector.backbone, detector.levels, detector.weights))
+    detector.vae_ = detector._new_vae()
+    return detector
+
+
+# --- the two terms ---
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 12), st.floats(0, 3))
+def test_kl_is_that_of_torch_distributions(seed, batch, z, scale):
+    mean, log_var = scale * torch.randn(2, batch, z, generator=seeded(seed), dtype=torch.float64)
+    q, p = Normal(mean, (log_var / 2).exp()), Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    torch.testing.assert_close(kl(mean, log_var), kl_divergence(q, p).sum(1))
+    assert (kl(mean, log_var) >= -1e-12).all() and kl(torch.zeros(2, 3), torch.zeros(2, 3)).tolist() == [0, 0]
+
+
+def test_codes_have_the_mean_and_the_variance_asked_for():
+    mean, log_var = torch.tensor([[0.5, -2.0, 0.0]]), torch.tensor([[0.0, 1.5, -3.0]])
+    z = sampled(mean.repeat(50_000, 1), log_var.repeat(50_000, 1), seeded())
+    torch.testing.assert_close(z.mean(0), mean[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(z.var(0).log(), log_var[0], atol=0.03, rtol=0)
+    assert torch.equal(sampled(mean, log_var, seeded(3)), sampled(mean, log_var, seeded(3)))
+    assert not torch.equal(sampled(mean, log_var, seeded(3)), sampled(mean, log_var, seeded(4)))
+
+
+def test_gradients_pass_through_the_draw():
+    mean, log_var = torch.zeros(1, 4, requires_grad=True), torch.zeros(1, 4, requires_grad=True)
+    z = sampled(mean, log_var, seeded())
+    by_mean, by_log_var = torch.autograd.grad(z.sum(), (mean, log_var))
+    torch.testing.assert_close(by_mean, torch.ones(1, 4))
+    torch.testing.assert_close(by_log_var, z.detach() / 2)
+
+
+# --- loss and score ---
+
+
+def naive_loss(detector: FAVAE, x: torch.Tensor, z: torch.Tensor, mean: torch.Tensor, log_var: torch.Tensor) -> float:
+    "Eq. 6 in numpy, sum by sum, the mean over the pictures."
+    painted, guesses = detector.vae_.decode(z)
+    features, total = detector.teacher_(x), 0.0
+    for i in range(len(x)):
+        total += detector.pixel_weight * ((x[i].numpy() - painted[i].numpy()) ** 2).sum(dtype=np.float64)
+        for a, b in zip(features, guesses, strict=True):
+            total += detector.feature_weight * ((a[i].numpy() - b[i].numpy()) ** 2).sum(dtype=np.float64)
+        m, v = mean[i].numpy().astype(float), np.exp(log_var[i].numpy().astype(float))
+        total += detector.kl_weight * 0.5 * (m**2 + v - 1 - np.log(v)).sum()
+    return total / len(x)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (100.0, 1.0, 2.0), (0.0, 3.0, 0.0)])
+def test_loss_is_the_sum_of_sums_of_the_paper(weights):
+    detector = settled(**dict(zip(("pixel_weight", "feature_weight", "kl_weight"), weights, strict=True)))
+    x = torch.rand(3, 3, 32, 32, generator=seeded())
+    with torch.no_grad():
+        mean, log_var = detector.vae_.encoder(x)
+        z = sampled(mean, log_var, seeded(5))
+        drawn = detector._objective(detector._source, True)(detector.vae_, x, seeded(5))
+        at_mean = detector._objective(detector._source, False)(detector.vae_, x, seeded(5))
+        assert drawn.item() == pytest.approx(naive_loss(detector, x, z, mean, log_var), rel=1e-5)
+        assert at_mean.item() == pytest.approx(naive_loss(detector, x, mean, mean, log_var), rel=1e-5)
+
+
+def test_score_is_the_sum_of_the_up_sampled_squares(fitted):
+    x = torch.from_numpy(spotted(3, 32)[0]).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        mean, _ = fitted.vae_.encoder(x)
+        painted, guesses = fitted.vae_.decode(mean)
+        expected = fitted.pixel_weight * (x - painted).square().sum(1)
+        for a, b in zip(fitted.teacher_(x), guesses, strict=True):
+            level = (a - b).square().sum(1, keepdim=True)
+            expected += fitted.feature_weight * F.interpolate(level, (32, 32), mode="bilinear")[:, 0]
+        torch.testing.assert_close(fitted._raw_map(x), expected, rtol=1e-4, atol=1e-3)
+        maps, scores = fitted._judge(x)
+        torch.testing.assert_close(maps, full_size(expected, 32, 1.0), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(scores, image_score(maps, "top_percent"))
+        shares = fitted._shares(x[:1])
+        torch.testing.assert_close(sum(shares.values()), maps[0], rtol=1e-4, atol=1e-3)
+    assert list(shares) == ["pixels", "stride 4", "stride 8"]
+
+
+def test_squared_sums_over_the_channels():
+    a, b = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(squared(a, b), F.mse_loss(a, b, reduction="none").sum(1))
+
+
+def test_training_validation_and_scoring_read_the_same_levels(fitted, monkeypatch):
+    "Every pass through the decoder hands the same layers, and no others, to the adapters."
+    seen, x = [], torch.rand(2, 3, 32, 32)
+    handles = [a.register_forward_hook(lambda _, given, __: seen.append(given[0])) for a in fitted.vae_.adapters]
+    outputs = []
+    handles += [layer.register_forward_hook(lambda _, __, out: outputs.append(out)) for layer in fitted.vae_.decoder.layers]
+    with torch.no_grad():
+        for work in (lambda: fitted._objective(fitted._source, True)(fitted.vae_, x, seeded()),
+                     lambda: fitted._objective(fitted._source, False)(fitted.vae_, x, seeded()),
+                     lambda: fitted._raw_map(x)):  # fmt: skip
+            seen.clear(), outputs.clear()
+            work()
+            assert [next(i for i, o in enumerate(outputs) if o is given) for given in seen] == [4, 2]
+    for handle in handles:
+        handle.remove()
+
+
+# --- the networks ---
+
+
+def test_paper_builds_the_published_layers():
+    recipe = FAVAE.paper()
+    net = VAE((128, 128), (128, 256, 512), recipe._strides(), recipe.width, recipe.z)
+    shapes = {name: tuple(w.shape) for name, w in net.named_parameters() if name.endswith("weight") and w.ndim == 4}
+    rows = [(128, 3, 4), (128, 128, 4), (256, 128, 3), (256, 256, 4), (512, 256, 3), (512, 512, 4), (512, 512, 3), (32, 512, 3)]
+    expected = {f"encoder.layers.{i}.0.weight": (b, a, k, k) for i, (b, a, k) in enumerate(rows)}
+    expected["encoder.code.weight"], expected["decoder.code.0.weight"] = (200, 32, 8, 8), (100, 32, 8, 8)
+    expected |= {f"decoder.layers.{i}.weight": (b, a, k, k) for i, (b, a, k) in enumerate(rows[::-1])}
+    for i, c in enumerate((128, 256, 512)):
+        expected |= {f"adapters.{i}.0.weight": (c, c, 1, 1), f"adapters.{i}.2.weight": (c, c, 1, 1)}
+    assert shapes == expected and recipe._strides() == [2, 4, 8]
+    assert all(m.negative_slope == 0.2 for m in net.modules() if isinstance(m, nn.LeakyReLU))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == 16
+    painted, features, mean, log_var = net.eval()(torch.zeros(1, 3, 128, 128))
+    assert painted.shape == (1, 3, 128, 128) and mean.shape == log_var.shape == (1, 100)
+    assert [tuple(f.shape[1:]) for f in features] == [(128, 64, 64), (256, 32, 32), (512, 16, 16)]
+
+
+def test_paper_taps_the_blocks_of_vgg_behind_their_relus():
+    recipe = FAVAE.paper()
+    source = Backbone("vgg16", recipe.levels, "random")
+    assert [name for name, m in source.net.named_modules() if isinstance(m, nn.Conv2d)][-1] == "features_21"
+    x = torch.rand(1, 3, 64, 64)
+    recipe.teacher_ = Teacher(source)
+    found = recipe._source(x)
+    y, expected = x, []
+    for name, layer in source.net.named_children():
+        y = layer(y)
+        if name in ("features_8", "features_15", "features_22"):  # conv2_2, conv3_3, conv4_3
+            expected.append(y.clone())
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_paper_takes_one_training_step_and_judges():
+    detector = FAVAE.paper(weights="random", epochs=1, train_batch=2, validation=0.0, device="cpu").fit(pictures(3, 128))
+    fresh = FAVAE.paper(weights="random", device="cpu")
+    fresh._settle()
+    fresh.teacher_ = detector.teacher_
+    for (name, before), after in zip(fresh._new_vae().named_parameters(), detector.vae_.parameters(), strict=True):
+        assert not torch.equal(before, after) and after.isfinite().all(), name
+    assert np.isfinite(detector.history_[0]["loss"]) and np.isfinite(detector.inspect(pictures(1, 128)).score).all()
+
+
+def test_paper_is_the_published_recipe():
+    recipe = FAVAE.paper().get_params()
+    assert (recipe["backbone"], recipe["weights"], recipe["levels"]) == ("vgg16", "pretrained", (0, 1, 2))
+    assert (recipe["image_size"], recipe["z"], recipe["width"], recipe["sigma"]) == (128, 100, 128, 4.0)
+    assert (recipe["epochs"], recipe["train_batch"], recipe["learning_rate"]) == (100, 64, 5e-3)
+    assert (recipe["optimizer"], recipe["schedule"], recipe["weight_decay"]) == ("adam", "constant", 1e-5)
+    assert (recipe["pixel_weight"], recipe["feature_weight"], recipe["kl_weight"]) == (1.0, 1.0, 1.0)
+    assert not recipe["standardise"] and not recipe["normalise"] and recipe["image_score"] == "max"
+    assert FAVAE.paper(epochs=2, normalise=True).normalise
+
+
+@pytest.mark.parametrize("size, strides", [((32, 48), (2, 4, 8, 16)), ((64, 32), (16,)), ((32, 32), (4, 8))])
+def test_features_lie_on_the_grids_of_their_strides(size, strides):
+    painted, features, *_ = VAE(size, range(3, 3 + len(strides)), strides, 2, 5)(torch.rand(2, 3, *size))
+    assert painted.shape == (2, 3, *size) and 0 <= painted.min() and painted.max() <= 1
+    assert [tuple(f.shape) for f in features] == [(2, 3 + i, size[0] // s, size[1] // s) for i, s in enumerate(strides)]
+
+
+# --- the teacher, asked once ---
+
+
+def test_what_is_remembered_is_what_the_teacher_says():
+    detector, x = settled(), torch.rand(5, 3, 32, 32, generator=seeded())
+    asked = []
+    with torch.no_grad():
+        source = Remembering(lambda y: asked.append(len(y)) or detector._source(y), x.split(2), 1.0)
+        assert asked == [2, 2, 1] and len(source.kept) == 5
+        for maps, expected in zip(source(x[[4, 0, 2]]), detector._source(x), strict=True):
+            torch.testing.assert_close(maps, expected[[4, 0, 2]])
+        assert asked == [2, 2, 1], "it was not asked again"
+        mixed = torch.cat([x[:1], x[:1].flip(3)])
+        for maps, expected in zip(source(mixed), detector._source(mixed), strict=True):
+            torch.testing.assert_close(maps, expected)
+        assert asked == [2, 2, 1, 2], "but for a picture that is new"
+
+
+def test_no_more_is_remembered_than_there_is_room_for():
+    detector, x = settled(), torch.rand(6, 3, 32, 32)
+    with torch.no_grad():
+        each = sum(m[0].nbytes for m in detector._source(x))
+        assert len(Remembering(detector._source, x.split(2), 4.5 * each / 1e9).kept) == 4
+        none = Remembering(detector._source, x.split(2), 0.0)
+        assert not none.kept and torch.equal(none(x)[0], detector._source(x)[0])
+
+
+def test_a_picture_is_known_by_its_content_alone():
+    x = torch.rand(1, 3, 8, 8)
+    assert fingerprint(x[0]) == fingerprint(x.to(memory_format=torch.channels_last)[0]) == fingerprint(x.clone()[0])
+    changed = x.clone()
+    changed[0, 2, 7, 7] += 1e-6
+    assert fingerprint(changed[0]) != fingerprint(x[0]) != fingerprint(x.flip(3)[0])
+
+
+@pytest.mark.parametrize("flip", ["", "h"])
+def test_remembering_changes_nothing(flip):
+    a, b = (FAVAE(**SETTINGS, cache_gigabytes=room, flip=flip).fit(pictures(20, 32)) for room in (1.0, 0.0))
+    for row, other in zip(a.history_, b.history_, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert row["validation"] == pytest.approx(other["validation"], rel=1e-3)
+
+
+# --- the contract ---
+
+
+def test_repeated_scoring_is_bit_identical(fitted):
+    x = pictures(12, 32, seed=5)
+    torch.manual_seed(1)
+    first = fitted.inspect(x)
+    torch.manual_seed(2)
+    again = fitted.inspect(x)
+    np.testing.assert_array_equal(first.map, again.map)
+    np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_a_score_does_not_depend_on_the_other_pictures(fitted):
+    x = pictures(12, 32, seed=5)
+    np.testing.assert_allclose(fitted.inspect(x[7:8]).score, fitted.inspect(x).score[7:8], rtol=1e-4)
+
+
+def test_defects_score_higher_than_good_pictures(fitted):
+    good, bad = fitted.inspect(pictures(20, 32, seed=7)).score, fitted.inspect(spotted(20, 32)[0]).score
+    assert bad.min() > good.max()
+
+
+def test_same_seed_same_detector():
+    a, b, c = (FAVAE(**SETTINGS, seed=s).fit(pictures(15, 32)) for s in (3, 3, 4))
+    pairs = list(zip(a.vae_.state_dict().values(), b.vae_.state_dict().values(), strict=True))
+    assert all(torch.equal(*pair) for pair in pairs) and a.threshold_ == b.threshold_ != c.threshold_
+
+
+def test_global_randomness_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    FAVAE(**SETTINGS | {"epochs": 1}).fit(pictures(10, 32)).inspect(pictures(2, 32))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_saved_detector_judges_to_the_bit(fitted, tmp_path):
+    again, x = load(fitted.save(tmp_path / "model"), device="cpu"), spotted(6, 32)[0]
+    np.testing.assert_array_equal(again.inspect(x).map, fitted.inspect(x).map)
+    assert again.history_ == fitted.history_ and len(again.history_) == 24
+    assert again.score_range_ == fitted.score_range_
+
+
+def test_reconstruction_of_held_out_pictures_gets_better(fitted):
+    "Smoothed over a third of the training, without exception."
+    held_out = np.convolve([row["validation"] for row in fitted.history_], np.ones(8) / 8, mode="valid")
+    assert (np.diff(held_out) < 0).all()
+
+
+def test_normalised_scores_put_held_out_good_pictures_between_0_and_1(fitted):
+    X = pictures(40, 32)
+    scores = fitted.inspect(split(as_image_set(X), fitted.calibration, fitted.seed)[1]).score
+    scaled = fitted.normalised(scores)
+    assert scaled.min() == pytest.approx(0, abs=1e-5) and scaled.max() == pytest.approx(1, abs=1e-5)
+    bad = fitted.inspect(spotted(5, 32)[0]).score
+    assert (fitted.normalised(bad) > 1).all() and (np.argsort(fitted.normalised(bad)) == np.argsort(bad)).all()
+    low, high = fitted.score_range_
+    assert fitted.normalised((low + high) / 2) == pytest.approx(0.5)
+
+
+def test_pictures_that_are_not_square():
+    detector = FAVAE(**SETTINGS | {"image_size": (32, 64)}).fit(pictures(10, 32))
+    assert detector.inspect(pictures(2, 48)).map.shape == (2, 32, 64)
+
+
+def test_explain_shows_the_painting_and_the_parts(fitted):
+    figure = fitted.explain(as_image_set(spotted(1, 32)[0]))
+    titles = [axis.get_title().split("\n")[0].split(",")[0] for axis in figure.axes]
+    assert titles == ["picture", "painted", "pixels", "stride 4", "stride 8", "map"]
+    assert "explain wants one picture, not 2" in line_of(fitted.explain, pictures(2, 32))
+
+
+def test_large_pictures_are_judged_in_crops():
+    large = [np.tile(picture, (2, 2, 1)) for picture in pictures(10, 32)]
+    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32, overlap=16).fit(large)
+    found = detector.inspect([np.tile(spotted(1, 32)[0][0], (3, 2, 1))])
+    assert found.map.shape == (1, 96, 64) and np.isfinite(found.map).all()
+
+
+PROGRAM = """
+import sys, numpy as np, torch
+from tests.test_favae import *
+torch.set_num_threads(1)
+detector = FAVAE(**SETTINGS | {"epochs": 25}, checkpoint=sys.argv[1], resume=True).fit(pictures(30, 32))
+np.save(sys.argv[1] + ".npy", detector.score_samples(spotted(5, 32)[0]))
+"""
+
+
+def test_killed_and_resumed_fit_judges_as_one_that_was_not(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    program = [sys.executable, "-c", "import g100.training as t; t.train.__kwdefaults__['every'] = 0\n" + PROGRAM]
+    subprocess.run([*program, str(whole)], check=True)
+    running, deadline = subprocess.Popen([*program, str(cut)]), time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.01)
+        if cut.exists() and read_checkpoint(cut)[1]["state"]["epoch"] >= 2:
+            running.send_signal(signal.SIGKILL)
+            break
+    assert running.wait() == -signal.SIGKILL
+    assert read_checkpoint(cut)[1]["state"]["epoch"] < 25
+    subprocess.run([*program, str(cut)], check=True)
+    np.testing.assert_array_equal(np.load(f"{cut}.npy"), np.load(f"{whole}.npy"))
+
+
+# --- what is refused ---
+
+
+def test_parameters_are_plain_json():
+    assert json.loads(json.dumps(FAVAE().get_params()))["levels"] == [2, 3]
+
+
+@pytest.mark.parametrize("wrong, word", [
+    ({"image_size": 40}, "image_size=40: wants multiples of 16 from 32 on, such as 32"),
+    ({"image_size": 16}, "such as 32"), ({"image_size": (64, 100)}, "such as 96"), ({"image_size": 0}, "size=0"),
+    ({"image_size": 32.5}, "size=32.5"),
+    ({"levels": (2, 4)}, "stride 32 is none of the decoder's"), ({"levels": (3, 2)}, "levels"),
+    ({"levels": (9,)}, "no level 9"), ({"backbone": "lite"}, "unknown backbone"), ({"weights": "imagenet"}, "unknown weights"),
+    ({"backbone": "vgg16"}, "embedded"), ({"z": 0}, "z=0"), ({"width": 0}, "width=0"),
+    ({"pixel_weight": -1.0}, "pixel_weight=-1"), ({"kl_weight": float("nan")}, "kl_weight=nan"),
+    ({"pixel_weight": 0.0, "feature_weight": 0.0}, "nothing is left to learn"),
+    ({"tile": 32, "overlap": 32}, "overlap=32"), ({"tile": 64}, "less than tile=64; choose tile=32 or smaller"),
+    ({"flip": "x"}, "flip"), ({"epochs": 0}, "epochs"), ({"image_score": "maximum"}, "image_score"),
+])  # fmt: skip
+def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
+    with pytest.raises(G100Error, match=word) as error:
+        FAVAE(**SETTINGS | wrong).fit(pictures(10, 32))
+    assert "\n" not in str(error.value)
+
+
+class Elsewhere(nn.Module):
+    "Features on grids that are not the decoder's."
+
+    channels, strides = [3, 3], [4, 8]
+
+    def forward(self, x):
+        return [F.avg_pool2d(x, 4)[..., 1:], F.avg_pool2d(x, 8)]
+
+
+def test_features_on_other_grids_are_named():
+    detector = settled()
+    detector.teacher_ = Elsewhere()
+    line = line_of(detector._new_vae)
+    assert "backbone='lite0': its features [(3, 8, 7), (3, 4, 4)] do not lie on the decoder's grids" in line
+
+
+def test_equal_held_out_scores_cannot_be_normalised(fitted):
+    alone = FAVAE(**SETTINGS | {"epochs": 1, "calibration": 0.1}).fit(pictures(5, 32))
+    assert "low < high" in line_of(alone.normalised, 1.0)
+
+
+def test_a_picture_smaller_than_a_crop_is_refused():
+    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32).fit(pictures(10, 40))
+    assert "31 x 31 pixels, less than tile=32" in line_of(detector.inspect, pictures(1, 31))
+
+
+def test_corrupted_checkpoint_is_named(tmp_path):
+    (tmp_path / "c").write_bytes(b"half a checkpoint")
+    with pytest.raises(G100Error, match=f"checkpoint {tmp_path / 'c'}"):
+        FAVAE(**SETTINGS, checkpoint=str(tmp_path / "c"), resume=True).fit(pictures(10, 32))
