@@ -251,7 +251,7 @@ def list_(backbones: Annotated[str, typer.Option(help="Show timm's networks whos
         print(f"  {name:12s} {(algorithm(name).__doc__ or '').strip().splitlines()[0]}")
     print("data sets")
     for spec, what in SPECS.items():
-        print(f"  {spec:12s} {what}")
+        print(f"  {spec:18s} {what}")
     print("backbones\n  lite0        EfficientNet-Lite0, the default; its ImageNet weights come with g100")
     names = list_backbones()
     for name in (n for n in names if backbones and backbones in n):
