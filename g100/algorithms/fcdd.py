@@ -110,7 +110,7 @@ def spread(maps: torch.Tensor, size: tuple[int, int], n: tuple[int, int], std: f
     )
     return rows @ maps @ columns.T
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #e85195ab
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #6ffdb555
 def behind(backbone: Backbone, level: int) -> list[nn.Module]:
     "The layers of a backbone that come after a level."
     with torch.device("meta"):
@@ -148,7 +148,7 @@ class Network(nn.Module):
         finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
         return sum((F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others), finest)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #f354985d
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #47636356
 @torch.no_grad()
 def moments(features: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     "Mean (C,) and covariance (C, C), float64, over all positions of feature maps (B, C, h, w)."
@@ -294,7 +294,7 @@ class Teaching(FCDDChecks):
         x, truth = self._shown(x, random, labelled)
         return fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth).mean()
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #ceae758e
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #5ade49f5
 class Labelled(Teaching):
     "What is taken from labelled abnormal pictures."
 
@@ -331,7 +331,7 @@ class Learning(Labelled):
         self.counts_["labelled_abnormal"] = len(abnormal)
         return self
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #c13e6dc0
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #87a03de2
 class Building(Learning):
     "The network, and the beginning of its head."
 
@@ -381,7 +381,7 @@ class Describing(Building):
         self.network_.load_state_dict(weights)
         self.examples_, self.example_masks_ = tensors["examples_"], tensors["example_masks_"]
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #776b6116
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #e3bc58a2
 class Mapping(Describing):
     "From pictures to maps and scores."
 
@@ -397,14 +397,14 @@ class Mapping(Describing):
         maps = full_size(self._spread(coarse, tuple(x.shape[2:])), tuple(x.shape[2:]), self.sigma)
         return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #0c3dfdd8
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #7a797480
 def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
     drawn = image.permute(1, 2, 0).cpu().numpy().copy()
     drawn[outline(mask)] = color
     return drawn
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #fdf63934
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #7fc83ec8
 class Explaining(Mapping):
     "The figure."
 
