@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAN', 'WAIST', 'STRIDES', 'kl', 'sampled', 'squared', 'channels', 'convolution', 'settled', 'Encoder', 'Decoder',
-           'VAE', 'FAVAEParameters', 'FAVAEChecks', 'Networks', 'fingerprint', 'Remembering', 'Learning',
+           'VAE', 'FAVAEParameters', 'FAVAEChecks', 'Networks', 'fingerprint', 'Remembering', 'Measuring', 'Learning',
            'JudgingByFeatures', 'draw', 'Explaining', 'FAVAE']
 
 # %% ../../nbs/2_algorithms/12_favae.ipynb #534f7779
@@ -214,8 +214,8 @@ class Remembering:
         return [torch.stack(maps) for maps in zip(*known, strict=True)]
 
 # %% ../../nbs/2_algorithms/12_favae.ipynb #94138914
-class Learning(Networks):
-    "Eq. 6, and how the autoencoder learns."
+class Measuring(Networks):
+    "Eq. 6."
 
     def _parts(self, model: nn.Module, x: torch.Tensor, source: Callable, random: torch.Generator | None = None):
         "Squared differences (B, H, W) of the pixels, (B, h_l, w_l) of each level, weighted as in Eq. 6; and KL (B,)."
@@ -234,6 +234,10 @@ class Learning(Networks):
             return sum(part.sum((1, 2)).mean() for part in (pixels, *levels)) + self.kl_weight * divergence.mean()
 
         return loss
+
+# %% ../../nbs/2_algorithms/12_favae.ipynb #80d2d770
+class Learning(Measuring):
+    "How the autoencoder learns."
 
     def _fit(self, images: ImageSet) -> None:
         with own_randomness(self.seed, self.device_):  # a network is drawn at random before its weights are filled in

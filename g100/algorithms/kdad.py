@@ -204,7 +204,7 @@ class KDADParameters(Trained):
 CLONERS = ("slim", "published")
 METHODS = ("discrepancy", "plain", "smoothgrad", "guided")
 
-
+# %% ../../nbs/2_algorithms/13_kdad.ipynb #82b640de
 class KDADChecks(KDADParameters):
     "What is refused."
 
