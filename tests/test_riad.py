@@ -237,7 +237,7 @@ def test_killed_and_resumed_fit_judges_as_one_that_was_not(tmp_path):
 
 
 def test_parameters_are_plain_json():
-    assert json.loads(json.dumps(RIAD().get_params()))["ks"] == [4, 8, 16]
+    assert json.loads(json.dumps(RIAD().get_params()))["ks"] == [2, 4, 8, 16]
 
 
 @pytest.mark.parametrize("wrong, word", [
