@@ -24,6 +24,7 @@ from g100.backbones import Backbone, Teacher
 from g100.data import ImageSet, batches, load_data
 from g100.maps import IMAGE_SCORES, full_size, image_score
 from g100.metrics import auroc
+from tests.benchmarks.common import milliseconds
 
 ABLATION = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ablation-favae.csv"
 EPOCHS = 18  # of the trainings of the ablation; the default trains longer
@@ -36,17 +37,6 @@ SETTINGS = [
     ("Z", "16", {"z": 16}), ("Z", "400", {"z": 400}),
     ("width", "8", {"width": 8}), ("width", "32", {"width": 32}),
 ]  # fmt: skip
-
-
-def milliseconds(*works, repeats: int = 7) -> list[float]:
-    "The median of each, run in turns so that a busy machine disturbs all."
-    took = [[] for _ in works]
-    for i in range(repeats + 1):
-        for times, work in zip(took, works, strict=True):
-            start = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - start)) if i else None
-    return [statistics.median(times) for times in took]
 
 
 def untrained(**parameters) -> FAVAE:

@@ -30,6 +30,7 @@ from g100.data import ImageSet, batches, load_data
 from g100.maps import IMAGE_SCORES, image_score
 from g100.metrics import aupro, auroc
 from g100.synthetic import KINDS, synthetic
+from tests.benchmarks.common import milliseconds
 
 ABLATION = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ablation-fcdd.csv"
 HELD_BACK = 10
@@ -44,17 +45,6 @@ SETTINGS = [
     ("head", "one channel, network trained from stride 4", ONE | {"frozen": 1, "learning_rate": 1e-3}),
     *(("labelled", str(n), {}) for n in (0, 1, 5, 10)),
 ]
-
-
-def milliseconds(*works, repeats: int = 7) -> list[float]:
-    "The median of each, run in turns so that a busy machine disturbs all."
-    took = [[] for _ in works]
-    for i in range(repeats + 1):
-        for times, work in zip(took, works, strict=True):
-            start = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - start)) if i else None
-    return [statistics.median(times) for times in took]
 
 
 def untrained(**parameters) -> FCDD:
