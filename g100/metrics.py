@@ -86,7 +86,7 @@ def f1_max(y, s) -> tuple[float | None, float | None]:
     y, s, weight = _thin(y, s)
     precision, recall, t = precision_recall_curve(y, s, sample_weight=weight)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    best = len(t) - 1 - int(np.argmax(f1[:-1][::-1]))  # from above: the highest of equally good thresholds
+    best = int(np.flatnonzero(f1[:-1] >= (1 - 1e-12) * f1[:-1].max())[-1])  # the highest threshold, up to rounding
     tau = t[best - 1] if best else np.nextafter(t[0], t.dtype.type(-np.inf))
     return float(f1[best]), float(tau)
 
