@@ -13,6 +13,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .errors import G100Error, unknown
 
@@ -61,22 +62,29 @@ def _check(maps: torch.Tensor) -> None:
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise G100Error(f"maps must have the shape (B, h, w): {tuple(maps.shape)}")
 
+
+def _two(size: int | tuple[int, int]) -> tuple[int, int]:
+    "The numbers H and W that `size` means."
+    H, W = (size, size) if np.ndim(size) == 0 else size
+    if min(H, W) < 1:
+        raise G100Error(f"size must be at least one pixel: {size}")
+    return int(H), int(W)
+
 # %% ../nbs/1_foundations/04_maps.ipynb #347ecb84
 def full_size(maps: torch.Tensor, size: int | tuple[int, int], sigma: float = 0.0) -> torch.Tensor:
     "Maps (B, h, w) bilinearly up-sampled to `size` H = W or (H, W), then smoothed by `sigma` pixels there: (B, H, W)."
     _check(maps)
-    H, W = (size, size) if np.ndim(size) == 0 else size
-    if min(H, W) < 1:
-        raise G100Error(f"size must be at least one pixel: {size}")
+    H, W = _two(size)
     dtype = maps.dtype if maps.dtype == torch.float64 else torch.float32
-    rows = _operator(maps.shape[1], int(H), float(sigma), maps.device, dtype)
-    columns = _operator(maps.shape[2], int(W), float(sigma), maps.device, dtype)
+    rows = _operator(maps.shape[1], H, float(sigma), maps.device, dtype)
+    columns = _operator(maps.shape[2], W, float(sigma), maps.device, dtype)
     return (rows @ maps.to(dtype) @ columns.T).to(maps.dtype)
 
 # %% ../nbs/1_foundations/04_maps.ipynb #536bd5a3
 def upsample(maps: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     "Maps (B, h, w) bilinearly up-sampled to `size` H = W or (H, W), as (B, H, W); device and dtype are kept."
-    return full_size(maps, size, 0.0)
+    _check(maps)
+    return F.interpolate(maps[:, None], _two(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -108,7 +116,7 @@ def image_score(maps: torch.Tensor, how: str = "max") -> torch.Tensor:
 def _opened(mask: np.ndarray, opening: int) -> np.ndarray:
     "Bool mask (H, W) without the parts that a disk of diameter `opening` pixels does not fit into, Eq. 6."
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (opening, opening))
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disk).astype(bool)
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disk).view(bool)
 
 # %% ../nbs/1_foundations/04_maps.ipynb #bab77ded
 def segment(maps, threshold: float, opening: int = 3) -> np.ndarray:
@@ -164,7 +172,8 @@ class Mosaic:
     "The map (H, W) of a large picture from the maps of its crops; `corners` says where they lie, in order."
 
     def __init__(self, size: tuple[int, int], tile: int, overlap: int, device: torch.device | str = "cpu"):
-        (rows, self.row_weights), (columns, self.column_weights) = (tile_weights(n, tile, overlap) for n in size)
+        (rows, row_weights), (columns, column_weights) = (tile_weights(n, tile, overlap) for n in size)
+        self.row_weights, self.column_weights = row_weights.to(device), column_weights.to(device)
         self.corners = [(int(top), int(left)) for top in rows for left in columns]
         self.places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
         self.tile, self.laid, self.map = tile, 0, torch.zeros(size, device=device)
@@ -173,6 +182,6 @@ class Mosaic:
         "Add the maps (B, h, w) of the next B crops, brought to the size of a crop."
         for map in upsample(maps.float(), self.tile):
             (top, left), (i, j) = self.corners[self.laid], self.places[self.laid]
-            weight = torch.outer(self.row_weights[i], self.column_weights[j]).to(map.device)
-            self.map[top : top + self.tile, left : left + self.tile] += weight * map
+            weight = torch.outer(self.row_weights[i], self.column_weights[j])
+            self.map[top : top + self.tile, left : left + self.tile].addcmul_(weight, map)
             self.laid += 1

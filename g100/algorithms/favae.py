@@ -19,7 +19,7 @@ from torch import nn
 from ..backbones import Backbone, Teacher, indices, stored_teacher, taps, timm_name
 from ..data import ImageSet, View, as_image_set
 from ..errors import G100Error
-from ..maps import full_size
+from ..maps import full_size, upsample
 from ..thresholds import min_max
 from ..training import Trained, own_randomness, part
 
@@ -257,7 +257,7 @@ class JudgingByFeatures(Learning):
 
     def _raw_map(self, x: torch.Tensor) -> torch.Tensor:
         pixels, levels, _ = self._parts(self.vae_, x, self._source)
-        return pixels + sum(full_size(level, tuple(x.shape[2:])) for level in levels)
+        return pixels + sum(upsample(level, tuple(x.shape[2:])) for level in levels)
 
     @property
     def score_range_(self) -> tuple[float, float]:
