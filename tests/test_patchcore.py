@@ -115,16 +115,6 @@ def test_bank_is_the_coreset_of_the_training_patches(fitted):
     assert (fitted.radius_.diff() <= 1e-5).all()
 
 
-def test_defects_score_higher_than_good_pictures(fitted):
-    good, bad = pictures(20, 64, seed=7), spotted(20, 64)[0]
-    assert fitted.score_samples(bad).max() < fitted.score_samples(good).min()
-
-
-def test_same_seed_same_detector():
-    a, b = (PatchCore(**SETTINGS, seed=3).fit(pictures(12, 64)) for _ in range(2))
-    assert torch.equal(a.bank_, b.bank_) and a.threshold_ == b.threshold_
-
-
 def test_saved_detector_needs_no_weights(fitted, tmp_path):
     fitted.set_params(image_score="reweighted")
     again = load(fitted.save(tmp_path / "model"), device="cpu")
@@ -137,11 +127,6 @@ def test_saved_detector_needs_no_weights(fitted, tmp_path):
 def test_every_way_from_map_to_score(fitted, how):
     scores = fitted.set_params(image_score=how).score_samples(pictures(3, 64))
     assert np.isfinite(scores).all() and (scores < 0).all()
-
-
-def test_images_that_are_not_square():
-    detector = PatchCore(**SETTINGS | {"image_size": (64, 96)}).fit(pictures(10, 64))
-    assert detector.inspect(pictures(2, 48)).map.shape == (2, 64, 96)
 
 
 # --- memory ---

@@ -36,14 +36,6 @@ from tests.toys import pictures
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(seed: int = 0, norm: bool = True) -> nn.Module:
     torch.manual_seed(seed)
     layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from g100.detector import ALGORITHMS, Detector
@@ -56,6 +57,10 @@ def mvtec_folder(root: Path, good: int = 30, bad: int = 8, size: int = 32) -> Pa
     for i, mask in enumerate(masks):
         Image.fromarray(mask.astype(np.uint8) * 255).save(root / "ground_truth" / "spot" / f"{i:03d}_mask.png")
     return root
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def line_of(work, *args) -> str:

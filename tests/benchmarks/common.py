@@ -1,8 +1,10 @@
 """What the benchmarks of the detectors share: timing in turns, and ablations that are written down."""
 
+import argparse
 import csv
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,42 @@ def measured(detector: Detector, test: ImageSet, synthetic: ImageSet) -> dict:
     return {name: round(value, 4) for name, value in row.items()} | {"ms_a_picture": round(took, 1)}
 
 
+def reached(cls: type[Detector], data: str, seed: int, parameters: dict, judged: Callable) -> dict[str, float]:
+    "Train, judge the test pictures; AUROC by each way from map to score that `judged` knows. The default's is marked."
+    dataset = load_data(data, seed)
+    start = time.perf_counter()
+    detector = cls(seed=seed, **parameters).fit(dataset.train)
+    minutes = (time.perf_counter() - start) / 60
+    found = judged(detector, dataset)
+    marked = "  ".join(f"{how}{'*' if how == detector.image_score else ''} {v:.4f}" for how, v in found.items())
+    print(f"{data} seed {seed}: fit {minutes:.1f} min, {len(detector.history_)} epochs, validation "
+          f"{detector.history_[-1]['validation']:.5g};  {marked}", flush=True)  # fmt: skip
+    return found | {"default": found[detector.image_score]}
+
+
+def command(doc: str, cls: type[Detector], costs: Callable[[], bool], judged: Callable, ablate: Callable) -> int:
+    "The command line of a detector's benchmark: what it costs, what its training reaches, or its ablation."
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--data", default="elpv:mono")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--epochs", type=int)
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    if args.ablation:
+        ablate(args.seeds or [0])
+        return 0
+    if args.train:
+        parameters = {"epochs": args.epochs} if args.epochs else {}
+        rows = [reached(cls, args.data, seed, parameters, judged) for seed in args.seeds or [0, 1, 2]]
+        print("mean:", {how: round(statistics.mean(row[how] for row in rows), 4) for how in rows[0]})
+        return 0
+    met = costs()
+    print("targets met" if met else "TARGETS MISSED")
+    return 0 if met else 1
+
+
 def written(file: Path, rows: list[dict]) -> None:
     "The rows as a CSV, which is at any moment the old one or the new one."
     draft = file.with_suffix(".partial")
@@ -57,11 +95,12 @@ def written(file: Path, rows: list[dict]) -> None:
 
 
 def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
-             data: str = "elpv:poly", judging: tuple[str, ...] = ()) -> None:  # fmt: skip
+             data: str = "elpv:poly", judging: tuple[str, ...] = (), more: Callable | None = None) -> None:  # fmt: skip
     """Train each setting (what, its value, parameters) for `epochs`; one row each in nbs/results/ablation-NAME.csv.
 
     A row that is there already is kept: delete the file to begin anew. Settings of nothing but `judging` parameters train
     nothing more: the default's detector judges by them. Times are the processor's: a busy machine does not lengthen them.
+    `more(detector, test pictures)` gives further columns.
     """
     file = RESULTS / f"ablation-{name}.csv"
     rows = list(csv.DictReader(file.open())) if file.exists() else []
@@ -83,7 +122,7 @@ def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict
             detector.set_params(**{**cls().get_params(), "seed": seed, **taught, **parameters})
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
             same["train_seconds"] = round(seconds, 1)
-            rows.append(same | measured(detector, dataset.test, synthetic))
+            rows.append(same | measured(detector, dataset.test, synthetic) | (more(detector, dataset.test) if more else {}))
             written(file, rows)
             print(rows[-1], flush=True)
     print(f"{len(rows)} rows in {file.name}")

@@ -9,18 +9,15 @@ Target: gradient maps ("plain", "guided") of 16 pictures in at most 4 x the time
 "smoothgrad" in n times that.
 """
 
-import argparse
-import statistics
 import sys
-import time
 
 import torch
 
 from g100.algorithms.kdad import KDAD, METHODS
 from g100.backbones import Backbone, Teacher
-from g100.data import load_data
+from g100.data import DataSet
 from g100.metrics import auroc
-from tests.benchmarks.common import ablation, milliseconds, ways
+from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 JUDGING = ("method", "guide_source", "smoothgrad_n")
 SETTINGS = [
@@ -68,41 +65,18 @@ def judging() -> bool:
     return met
 
 
-def reached(data: str, seed: int, parameters: dict) -> dict[str, float]:
-    "Train by default, judge the test pictures, AUROC by each way from map to score, and by the loss; the default's is marked."
-    dataset = load_data(data, seed)
-    start = time.perf_counter()
-    detector = KDAD(seed=seed, **parameters).fit(dataset.train)
-    seconds, default = time.perf_counter() - start, detector.image_score
-    found = ways(dataset.test.labels, detector.anomaly_map(dataset.test))
-    found["loss"] = auroc(dataset.test.labels, detector.set_params(image_score="loss").inspect(dataset.test).score)
-    marked = "  ".join(f"{how}{'*' if how == default else ''} {v:.4f}" for how, v in found.items())
-    print(f"{data} seed {seed}: fit {seconds / 60:.1f} min, {len(detector.history_)} epochs, validation "
-          f"{detector.history_[-1]['validation']:.4f};  {marked}", flush=True)  # fmt: skip
-    return found | {"default": found[default]}
+def judged(detector: KDAD, dataset: DataSet) -> dict[str, float]:
+    "AUROC by each way from map to score, and by the loss. The detector judges as before when this is done."
+    test, default = dataset.test, detector.image_score
+    found = ways(test.labels, detector.anomaly_map(test))
+    found["loss"] = auroc(test.labels, detector.set_params(image_score="loss").inspect(test).score)
+    detector.set_params(image_score=default)
+    return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true")
-    parser.add_argument("--ablation", action="store_true")
-    parser.add_argument("--data", default="elpv:mono")
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--epochs", type=int)
-    args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    if args.ablation:
-        ablation("kdad", KDAD, SETTINGS, 25, args.seeds or [0], judging=JUDGING)
-        return 0
-    if args.train:
-        parameters = {"epochs": args.epochs} if args.epochs else {}
-        rows = [reached(args.data, seed, parameters) for seed in args.seeds or [0, 1, 2]]
-        print("mean:", {how: round(statistics.mean(row[how] for row in rows), 4) for how in rows[0]})
-        return 0
-    met = judging()
-    print("targets met" if met else "TARGETS MISSED")
-    return 0 if met else 1
+def ablate(seeds: list[int]) -> None:
+    ablation("kdad", KDAD, SETTINGS, 25, seeds, judging=JUDGING)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, KDAD, judging, judged, ablate))

@@ -9,18 +9,15 @@ Targets: judging at most 1.2 x the bare forwards of all views (the views of one 
 masks under 0.1 % of a training step of the paper's network and of the default.
 """
 
-import argparse
-import statistics
 import sys
-import time
 
 import torch
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
-from g100.data import View, batches, load_data
+from g100.data import DataSet, View, batches
 from g100.detector import pick_device
 from g100.metrics import auroc
-from tests.benchmarks.common import ablation, milliseconds, ways
+from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 FEWER = {"ks": (4, 8, 16)}
 SETTINGS = [
@@ -78,52 +75,24 @@ def drawing(name: str, size: int, batch: int, k: int, **unet) -> bool:
     return a < 1e-3 * b
 
 
-def reached(data: str, seed: int, parameters: dict) -> dict[str, float]:
-    "Train by default, judge the test pictures, AUROC by each way from map to score; the default's is marked."
-    dataset = load_data(data, seed)
-    start = time.perf_counter()
-    detector = RIAD(seed=seed, **parameters).fit(dataset.train)
-    seconds = time.perf_counter() - start
-    verdicts = detector.inspect(dataset.test)
-    found = ways(dataset.test.labels, verdicts.map)
+def judged(detector: RIAD, dataset: DataSet) -> dict[str, float]:
+    "AUROC by each way from map to score, and by the mean difference to the mean training picture."
+    found = ways(dataset.test.labels, detector.anomaly_map(dataset.test))
     mean = torch.cat(list(batches(dataset.train, detector.view_))).mean(0)
     residual = torch.cat([(x - mean).abs().mean((1, 2, 3)) for x in batches(dataset.test, detector.view_)])
-    found["mean-picture residual"] = auroc(dataset.test.labels, residual.numpy())
-    marked = "  ".join(f"{how}{'*' if how == detector.image_score else ''} {v:.4f}" for how, v in found.items())
-    trained = detector.history_[-1]["seconds"] / 60  # over all its parts, if it was cut off
-    print(f"{data} seed {seed}: fit {seconds / 60:.1f} min ({trained:.1f} training), "
-          f"{len(detector.history_)} epochs, validation "
-          f"{detector.history_[-1]['validation']:.4f};  {marked}", flush=True)  # fmt: skip
-    return found | {"default": found[detector.image_score]}
+    return found | {"mean-picture residual": auroc(dataset.test.labels, residual.numpy())}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true")
-    parser.add_argument("--ablation", action="store_true")
-    parser.add_argument("--data", default="elpv:mono")
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--checkpoints", help="a folder; a run that was cut off is continued from there")
-    args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    if args.ablation:
-        ablation("riad", RIAD, SETTINGS, 20, args.seeds or [0])
-        return 0
-    if args.train:
-        args.seeds = args.seeds or [0, 1, 2]
-        parameters = {"epochs": args.epochs} if args.epochs else {}
-        name = args.data.replace(":", "-").replace("/", "-")
-        files = [f"{args.checkpoints}/{name}-{seed}" if args.checkpoints else None for seed in args.seeds]
-        rows = [reached(args.data, seed, parameters | {"checkpoint": file, "resume": file is not None})
-                for seed, file in zip(args.seeds, files, strict=True)]  # fmt: skip
-        print("mean:", {how: round(statistics.mean(row[how] for row in rows), 4) for how in rows[0]})
-        return 0
+def costs() -> bool:
+    "The targets."
     met = [judging((2, 4, 8, 16)), judging((4, 8, 16))]
     met += [drawing("default", 96, 8, 4, width=16, depth=3, shuffle=2), drawing("paper", 256, 4, 2)]
-    print("targets met" if all(met) else "TARGETS MISSED")
-    return 0 if all(met) else 1
+    return all(met)
+
+
+def ablate(seeds: list[int]) -> None:
+    ablation("riad", RIAD, SETTINGS, 20, seeds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, RIAD, costs, judged, ablate))

@@ -1,0 +1,154 @@
+"""What every detector promises, asked of all six; the tests of one algorithm ask only what is its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from g100.detector import ALGORITHMS, algorithm, load
+from g100.training import read_checkpoint
+from tests.toys import line_of, pictures, spotted
+
+TINY = {
+    "riad": {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "epochs": 8, "train_batch": 6},
+    "favae": {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "epochs": 24, "train_batch": 6},
+    "kdad": {"image_size": 32, "width": 4, "levels": (1, 2, 3), "epochs": 10, "train_batch": 6},
+    "fcdd": {"image_size": 64, "levels": (2, 3), "epochs": 2, "train_batch": 8},
+    "patchcore": {"backbone": "resnet18", "weights": "random", "image_size": 64, "coreset_ratio": 0.1},
+    "semi-ort": {"backbone": "resnet18", "weights": "random", "image_size": 64, "k": 20},
+}
+TRAINED = ("riad", "favae", "kdad", "fcdd")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*false-positive rate.*", "ignore:.*RANDOM weights.*", "ignore:.*pictures teach covariances.*"
+)
+
+
+def tiny(name: str, **parameters):
+    "A detector that is fitted in a moment."
+    return algorithm(name)(**{"sigma": 1.0, "batch_size": 8, "device": "cpu"} | TINY[name] | parameters)
+
+
+def short(name: str, **parameters):
+    "The same, trained as little as can be."
+    return tiny(name, **({"epochs": 1} if name in TRAINED else {}), **parameters)
+
+
+def for_each(*names):
+    "Tests of one algorithm run in one process, so that its detector is fitted once."
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"contract {name}")) for name in names]
+
+
+@pytest.fixture(scope="module", params=for_each(*TINY))
+def fitted(request):
+    return tiny(request.param).fit(pictures(40, 64))
+
+
+each = pytest.mark.parametrize("name", for_each(*TINY))
+each_trained = pytest.mark.parametrize("name", for_each(*TRAINED))
+
+
+def test_all_six_are_asked():
+    assert set(TINY) == {name for name, where in ALGORITHMS.items() if where.startswith("g100.")}
+
+
+def test_repeated_scoring_is_bit_identical(fitted):
+    x = spotted(12, 64)[0]
+    torch.manual_seed(1)
+    first = fitted.inspect(x)
+    torch.manual_seed(2)
+    again = fitted.inspect(x)
+    np.testing.assert_array_equal(first.map, again.map)
+    np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_a_score_does_not_depend_on_the_other_pictures(fitted):
+    x = spotted(12, 64)[0]
+    np.testing.assert_allclose(fitted.inspect(x[7:8]).score, fitted.inspect(x).score[7:8], rtol=1e-3)
+
+
+def test_defects_score_higher_than_good_pictures(fitted):
+    good, bad = fitted.inspect(pictures(20, 64, seed=7)).score, fitted.inspect(spotted(20, 64)[0]).score
+    assert bad.min() > good.max()
+
+
+def test_saved_detector_judges_to_the_bit(fitted, tmp_path):
+    again, x = load(fitted.save(tmp_path / "model"), device="cpu"), spotted(6, 64)[0]
+    np.testing.assert_array_equal(again.inspect(x).map, fitted.inspect(x).map)
+    np.testing.assert_array_equal(again.inspect(x).score, fitted.inspect(x).score)
+    assert again.get_params() == fitted.get_params() and again.counts_ == fitted.counts_
+    assert getattr(again, "history_", None) == getattr(fitted, "history_", None)
+
+
+@each
+def test_same_seed_same_detector_and_global_randomness_is_left_alone(name):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (short(name, seed=seed).fit(pictures(24, 64)) for seed in (3, 3, 4))
+    assert torch.equal(torch.rand(3), expected)
+    mine, same, other = ({key: t for key, t in d._state().items() if key != "history_"} for d in (a, b, c))
+    assert all(torch.equal(mine[key], same[key]) for key in mine) and a.threshold_ == b.threshold_
+    assert any(not torch.equal(mine[key], other[key]) for key in mine if mine[key].shape == other[key].shape)
+
+
+@each
+def test_pictures_that_are_not_square(name):
+    detector = short(name, image_size=(64, 96)).fit(pictures(24, 64))
+    assert detector.inspect(pictures(2, 48)).map.shape == (2, 64, 96)
+
+
+@each
+def test_parameters_are_plain_json(name):
+    parameters = algorithm(name)().get_params()
+    plain = json.loads(json.dumps(parameters))
+    assert {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()} == parameters
+
+
+# --- the trained ones ---
+
+
+@each_trained
+def test_training_lowers_the_validation_loss(name):
+    history = tiny(name).fit(pictures(40, 64)).history_
+    assert history[-1]["validation"] < history[0]["validation"] and len(history) == TINY[name]["epochs"]
+
+
+PROGRAM = """
+import sys, torch, g100.training
+from tests.test_contract import cut_off
+torch.set_num_threads(1)
+g100.training.train.__kwdefaults__["every"] = 0
+cut_off(sys.argv[1], sys.argv[2])
+"""
+
+
+def cut_off(name: str, checkpoint=None):
+    "A training that takes some seconds, and goes on where it was cut off."
+    return tiny(name, epochs=4 * TINY[name]["epochs"], checkpoint=checkpoint, resume=bool(checkpoint)).fit(pictures(30, 64))
+
+
+@each_trained
+def test_killed_and_resumed_fit_judges_as_one_that_was_not(name, tmp_path):
+    cut, deadline = tmp_path / "cut", time.monotonic() + 120
+    running = subprocess.Popen([sys.executable, "-c", PROGRAM, name, cut])
+    while time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.01)
+        if cut.exists() and read_checkpoint(cut)[1]["state"]["epoch"] >= 2:
+            running.send_signal(signal.SIGKILL)
+            break
+    assert running.wait() == -signal.SIGKILL
+    assert read_checkpoint(cut)[1]["state"]["epoch"] < 4 * TINY[name]["epochs"]
+    x = spotted(5, 64)[0]
+    np.testing.assert_array_equal(cut_off(name, str(cut)).score_samples(x), cut_off(name).score_samples(x))
+
+
+@each_trained
+def test_corrupted_checkpoint_is_named(name, tmp_path):
+    (tmp_path / "c").write_bytes(b"half a checkpoint")
+    detector = short(name, checkpoint=str(tmp_path / "c"), resume=True)
+    assert f"checkpoint {tmp_path / 'c'}" in line_of(detector.fit, pictures(24, 64))
