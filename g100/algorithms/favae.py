@@ -125,9 +125,9 @@ class FAVAEParameters(Trained):
 
     image_size: int | tuple[int, int] = 128  # multiples of 16
     image_score: str = "top_percent"
-    epochs: int = 20
-    train_batch: int = 8
-    learning_rate: float = 1e-3
+    epochs: int = 80
+    train_batch: int = 16
+    learning_rate: float = 2e-3
     z: int = 100  # numbers in a code
     width: int = 16  # channels of the first layer
     pixel_weight: float = 100.0  # w_x of Eq. 6, in the loss and in the score
