@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .benchmark import groups, recorded
 from .data import ImageSet, load_data, read_image
+from .experiment import overlay_name
 from .metrics import auroc
 from .plots import TRUTH, as_uint8, draw_outline, plot_scores
 
@@ -137,7 +138,7 @@ def original(images: ImageSet, name: str) -> np.ndarray:
 
 def draw_verdict(axis: Axes, pictures: Path, scores: dict[str, np.ndarray], name: str) -> None:
     "The overlay of one picture as its cell has left it, and what it was called: in colour where that is wrong."
-    axis.imshow(read_image(pictures / (name.replace("/", "_").rsplit(".", 1)[0] + ".png")))
+    axis.imshow(read_image(pictures / overlay_name(name)))
     i = scores["name"].tolist().index(name)
     right = scores["is_anomalous"][i] == scores["label"][i]
     called = "abnormal" if scores["is_anomalous"][i] else "good"

@@ -142,8 +142,9 @@ def test_inspect_on_a_cluster_judges_each_picture_once(within, folder, cluster, 
     with (tmp_path / "there" / "verdicts.csv").open() as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert sorted(names) == sorted(p.relative_to(folder / "test").as_posix() for p in (folder / "test").rglob("*.png"))
-    for file in (tmp_path / "here" / "pictures").iterdir():
-        assert (tmp_path / "there" / "pictures" / file.name).read_bytes() == file.read_bytes()
+    for name in names:
+        here, there = (tmp_path / where / "pictures" / name for where in ("here", "there"))
+        assert here.read_bytes() == there.read_bytes()
     shutil.copytree(folder / "test", tmp_path / "photos")
     (tmp_path / "photos" / "spot" / "005.png").write_bytes(b"")
     words = ("inspect", tmp_path / "model", tmp_path / "photos", "--out", tmp_path / "no")
