@@ -134,7 +134,7 @@ def judged(model, images, pictures: Path) -> Iterator[list]:
         for i, name in enumerate(part.names):
             file = write_picture(pictures, images[done + i], name, part.map[i], part.mask[i], model)
             verdict = [f"{part.score[i]:.6g}", f"{model.threshold_:.6g}", int(part.is_anomalous[i])]
-            yield [name, *verdict, f"{part.mask[i].mean():.4f}", file.name]
+            yield [name, *verdict, f"{part.mask[i].mean():.4f}", file.relative_to(pictures).as_posix()]
         done += len(part)
 
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .benchmark import groups, recorded
 from .data import ImageSet, load_data, read_image
+from .experiment import overlay_name
 from .metrics import auroc
 from .plots import TRUTH, as_uint8, draw_outline, plot_scores
 
@@ -47,9 +48,8 @@ def heat_table(axis: Axes, values: np.ndarray, rows: list[str], columns: list[st
     axis.imshow(values, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axis.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=9)
-    axis.set(xticks=range(len(columns)), yticks=range(len(rows)), yticklabels=rows, title=title)
-    axis.set_xticklabels(columns, rotation=30, ha="right")
+            axis.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=9, color="white" if value > 0.75 else "black")
+    axis.set(xticks=range(len(columns)), yticks=range(len(rows)), xticklabels=columns, yticklabels=rows, title=title)
     axis.grid(False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
@@ -84,21 +84,22 @@ def sheet(n: int, width: float, height: float, columns: int = 3) -> tuple[Figure
 
 # %% ../nbs/3_experiments/33b_comparison.ipynb #6acdc8d5
 def plot_price(rows: list[dict]) -> Figure:
-    "Image AUROC against milliseconds per picture, one panel a data set, one point an algorithm."
+    "Image AUROC against milliseconds per picture, one panel a data set: a small point a seed, a large one an algorithm."
     names = sorted({row["algorithm"] for row in rows})
     sets = groups([row for row in rows if row["image_auroc"] is not None], "dataset", "category")
     figure, axes = sheet(len(sets), 3.6, 3.1)
+    shown = {}
     for axis, ((dataset, category), mine) in zip(axes, sets.items(), strict=True):
         for (name,), same in groups(mine, "algorithm").items():
-            xy = np.array([(1000 * row["seconds_per_image"], row["image_auroc"]) for row in same])
-            spread = xy.std(axis=0, ddof=1) if len(xy) > 1 else (0, 0)
+            x, y = np.array([(1000 * row["seconds_per_image"], row["image_auroc"]) for row in same]).T
             color = f"C{names.index(name) % 7}"
-            axis.errorbar(*xy.mean(axis=0), xerr=spread[0], yerr=spread[1], fmt="o", color=color, label=name, capsize=2)
+            axis.plot(x, y, ".", color=color, alpha=0.5)
+            shown[name] = axis.plot(np.exp(np.log(x).mean()), y.mean(), "o", color=color, markersize=8)[0]
         axis.set(xscale="log", xlabel="ms per picture", ylabel="image AUROC", title=f"{dataset}:{category}")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.legend(fontsize=8)
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(3 * len(sets), len(shown)) or 1)
     return figure
 
 # %% ../nbs/3_experiments/33b_comparison.ipynb #0a246486
@@ -137,7 +138,7 @@ def original(images: ImageSet, name: str) -> np.ndarray:
 
 def draw_verdict(axis: Axes, pictures: Path, scores: dict[str, np.ndarray], name: str) -> None:
     "The overlay of one picture as its cell has left it, and what it was called: in colour where that is wrong."
-    axis.imshow(read_image(pictures / (name.replace("/", "_").rsplit(".", 1)[0] + ".png")))
+    axis.imshow(read_image(pictures / overlay_name(name)))
     i = scores["name"].tolist().index(name)
     right = scores["is_anomalous"][i] == scores["label"][i]
     called = "abnormal" if scores["is_anomalous"][i] else "good"

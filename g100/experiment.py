@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIXEL', 'make_detector', 'image_metrics', 'pixel_metrics', 'timed', 'peak_memory_mb', 'versions', 'commit', 'machine',
            'Experiment', 'prepare', 'continued', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
-           'check_vacant', 'write_scores', 'write_picture', 'write_results']
+           'check_vacant', 'write_scores', 'overlay_name', 'write_picture', 'write_results']
 
 # %% ../nbs/3_experiments/31_experiment.ipynb #095a68dc
 import csv
@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image
 
 import g100
-from .data import DataSet, ImageSet, load_data, readable
+from .data import DataSet, ImageSet, is_image, load_data, readable
 from .detector import Detector, Inspection, algorithm
 from .errors import G100Error, unknown
 from .maps import IMAGE_SCORES, image_score
@@ -230,10 +230,17 @@ def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: 
             judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
             rows.writerow([name, images.labels[i], images.defects[i], *judged, f"{verdicts.mask[i].mean():.4f}"])
 
+# %% ../nbs/3_experiments/31_experiment.ipynb #d0e67f3f
+def overlay_name(name: str) -> str:
+    "Where the overlay of a picture lies in the folder of overlays: under its own name, another one for each picture."
+    inside = "/".join({"/": "root", "..": "up"}.get(part, part) for part in PurePosixPath(name).parts)
+    return inside if inside.endswith(".png") and not is_image(inside[:-4]) else f"{inside}.png"
+
 # %% ../nbs/3_experiments/31_experiment.ipynb #6e024fed
 def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, mask: np.ndarray, detector) -> Path:
-    "The overlay of one verdict as PNG, at the picture's own size, under the picture's own name."
-    file = folder / (name.replace("/", "_").rsplit(".", 1)[0] + ".png")
+    "The overlay of one verdict as PNG, at the picture's own size, under the picture's own name (see `overlay_name`)."
+    file = folder / overlay_name(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     painted = overlay(image, map, mask, detector.frame(image.shape[:2]), detector.color_range_)
     Image.fromarray(painted).save(file, compress_level=1)
     return file

@@ -24,13 +24,15 @@ from g100 import cli
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
-from g100.benchmark import Cell, grid, mean_spread, opened, parameters_for, result_table, rows_of
+from g100.benchmark import Cell, grid, mean_spread, opened, parameters_for, read_rows, result_table, rows_of
 from g100.cluster import connected
 from g100.comparison import by_defect, common_seed, drawn_by_lot
 from g100.detector import pick_device
 from g100.errors import G100Error
 from g100.experiment import run_experiment, write_results
 from g100.training import read_checkpoint
+from tests.benchmarks import table as results_table
+from tests.benchmarks.table import LINE, RESULTS, alike, merged
 from tests.toys import line_of, mvtec_folder, refused
 
 pytestmark = [
@@ -140,8 +142,9 @@ def test_inspect_on_a_cluster_judges_each_picture_once(within, folder, cluster, 
     with (tmp_path / "there" / "verdicts.csv").open() as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert sorted(names) == sorted(p.relative_to(folder / "test").as_posix() for p in (folder / "test").rglob("*.png"))
-    for file in (tmp_path / "here" / "pictures").iterdir():
-        assert (tmp_path / "there" / "pictures" / file.name).read_bytes() == file.read_bytes()
+    for name in names:
+        here, there = (tmp_path / where / "pictures" / name for where in ("here", "there"))
+        assert here.read_bytes() == there.read_bytes()
     shutil.copytree(folder / "test", tmp_path / "photos")
     (tmp_path / "photos" / "spot" / "005.png").write_bytes(b"")
     words = ("inspect", tmp_path / "model", tmp_path / "photos", "--out", tmp_path / "no")
@@ -395,6 +398,57 @@ def test_time_left_is_guessed_from_the_cells_most_alike():
     assert bench.expected(a, took) == 15 and bench.expected(Cell(algorithm="a", data="x:3", seed=0), took) == 130 / 3
     assert bench.expected(c, took) == 130 / 3 and bench.expected(c, []) is None
     assert [bench.clock(s) for s in (None, 0, 59.6, 3600)] == ["-", "0:00", "1:00", "1:00:00"]
+
+
+def row_of(algorithm="a", seed=0, backbone=None, sha="x", **parameters) -> dict:
+    "What decides where a row belongs; `parameters` that it ran with."
+    made = {"cell": f"{algorithm}-{backbone}-{seed}-{parameters}", "dataset": "toy", "category": "x", "algorithm": algorithm}
+    return made | {"backbone": backbone, "seed": seed, "dataset_sha256": sha, "params": json.dumps(parameters)}
+
+
+numbers = st.one_of(st.none(), st.integers(-(10**9), 10**9), st.floats(allow_nan=False))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.fixed_dictionaries({"cell": st.from_regex(r"[\w ,;\"'\n]+", fullmatch=True), "v": numbers}), min_size=1))
+def test_rows_come_back_from_a_file_as_they_were(tmp_path_factory, rows):
+    file = tmp_path_factory.getbasetemp() / "rows.csv"
+    bench.write_rows(file, [row | {"commit": "1234", "image_size": [8, 16]} for row in rows] + [{"cell": "last"}])
+    *found, last = read_rows(file)
+    assert found == [row | {"commit": "1234", "image_size": "[8, 16]"} for row in rows]
+    assert all(type(a["v"]) is type(b["v"]) for a, b in zip(rows, found, strict=True))
+    assert last == {"cell": "last", "v": None, "commit": None, "image_size": None}
+
+
+def test_new_rows_take_the_place_of_old_ones():
+    old = [row_of(seed=0, k=1), row_of(seed=1, k=1), row_of(backbone="big", k=7), row_of("b", seed=0, k=1)]
+    new = [row_of(seed=1, k=1, verbose=True), row_of(seed=2, k=1, new_parameter=0)]
+    rows, dropped = merged(old, new)
+    assert rows == [old[0], *new, old[2], old[3]] and not dropped
+    assert merged(rows, new) == (rows, []), "twice is once"
+
+
+def test_no_line_of_the_committed_table_mixes_parameters_or_pictures():
+    old = [row_of(seed=0, k=1), row_of(seed=1, k=1), row_of("b", seed=0, k=1)]
+    rows, dropped = merged(old, [row_of(seed=1, k=2)])
+    assert rows == [row_of(seed=1, k=2), old[2]] and dropped == [old[0]["cell"]]
+    for same in bench.groups(read_rows(RESULTS), *LINE).values():
+        assert all(alike(same[0], row) for row in same)
+        assert len({row["seed"] for row in same}) == len(same)
+    assert not re.search(r"[:\"' ]/\w", RESULTS.read_text()), "no path of the machine on which it was computed"
+
+
+def test_the_table_is_filled_from_benchmarks_and_from_single_experiments(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results_table, "RESULTS", tmp_path / "results.csv")
+    cells = cells_of("a", "b", seeds=1)
+    with opened(tmp_path / "grid", cells):
+        write_row(tmp_path / "grid" / "cells" / cells[0].name, "a", 0, backbone=None)  # the other one has not finished
+    write_row(tmp_path / "alone", "c", 3, backbone="big")
+    results_table.main([tmp_path / "grid", tmp_path / "alone"])
+    assert [(r["cell"], r["seed"]) for r in read_rows(tmp_path / "results.csv")] == [("a-elpv-mono-0", 0), ("alone", 3)]
+    assert "2 rows" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert "neither a benchmark" in line_of(lambda: results_table.main([tmp_path / "empty"]))
 
 
 # --- the comparison ---

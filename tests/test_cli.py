@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import papermill
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from g100.cli import parse_settings
 from g100.errors import G100Error
-from g100.experiment import run_experiment, write_results
+from g100.experiment import overlay_name, run_experiment, write_results
 from g100.report import checkpoint_of, template, to_html
 from tests.toys import mvtec_folder, pictures, refused
 
@@ -50,7 +52,7 @@ def test_run_leaves_everything_and_says_where(result):
     out, done = result
     left = {p.name for p in out.iterdir()}
     assert left == {"metrics.json", "scores.csv", "report.ipynb", "report.html", "model", "pictures"}
-    assert len(list((out / "pictures").iterdir())) == 16
+    assert len(list((out / "pictures").rglob("*.png"))) == 16
     for name in ("report.html", "pictures", "scores.csv", "model"):
         assert str(out / name) in done.stdout
     assert "image_auroc" in done.stdout and "remembering" in done.stderr, "a live progress bar"
@@ -96,6 +98,32 @@ def test_inspect_judges_new_pictures(within, result, folder, tmp_path):
     assert len(verdicts) == 9 and all(v["is_anomalous"] == "1" for v in verdicts if "spot" in v["name"])
     for verdict in verdicts:
         assert Image.open(out / "pictures" / verdict["picture"]).size == (64, 64)
+
+
+def test_every_picture_has_an_overlay_of_its_own(within, result, tmp_path):
+    "Names that would be one, were folders flattened or extensions cut off."
+    photos = tmp_path / "photos"
+    (photos / "a").mkdir(parents=True)
+    colours = {"a/b.png": (9, 9, 200), "a_b.png": (9, 200, 9), "a_b.jpg": (200, 9, 9), "a_b.jpg.png": (9, 9, 9)}
+    for name, colour in colours.items():
+        Image.new("RGB", (64, 64), colour).save(photos / name)
+    assert within("inspect", result[0] / "model", photos, "--out", tmp_path / "out").returncode == 0
+    with (tmp_path / "out" / "verdicts.csv").open() as file:
+        shown = {verdict["name"]: tmp_path / "out" / "pictures" / verdict["picture"] for verdict in csv.DictReader(file)}
+    assert set(shown) == set(colours) and len(set(shown.values())) == len(colours)
+    assert len({file.read_bytes() for file in shown.values()}) == len(colours), "nobody has written over another's"
+
+
+IMAGE = st.from_regex(r"([ab_.]{1,3}/){0,2}[ab_]{1,2}(\.png|\.jpg|\.PNG)(\.png)?", fullmatch=True)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sets(IMAGE.filter(lambda name: "//" not in name and "/./" not in f"/{name}"), min_size=2))
+def test_names_of_overlays_are_as_many_as_names_and_lie_inside(names):
+    made = {overlay_name(name) for name in names}
+    assert len(made) == len(names) and all(name.endswith(".png") for name in made)
+    assert not any(name.startswith("/") or ".." in name.split("/") for name in made)
+    assert overlay_name("/etc/a.png") == "root/etc/a.png" and overlay_name("b/a.png") == "b/a.png"
 
 
 def test_inspect_and_run_give_the_same_scores(within, result, folder, tmp_path):
