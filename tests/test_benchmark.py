@@ -33,6 +33,7 @@ from g100.experiment import run_experiment, write_results
 from g100.training import read_checkpoint
 from tests.benchmarks import table as results_table
 from tests.benchmarks.table import LINE, RESULTS, alike, merged
+from tests.notebooks import NBS, read
 from tests.toys import line_of, mvtec_folder, refused
 
 pytestmark = [
@@ -173,6 +174,23 @@ def test_several_processes_train_one_result(folder, tmp_path):
 def test_accelerate_launches_the_command():
     done = launched("accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "g100", "--version")
     assert done.returncode == 0 and done.stdout.startswith("g100 "), done.stderr
+
+
+def test_the_page_on_clusters_shows_a_job_that_dask_jobqueue_writes():
+    "The script of the page, up to the point where it would submit something."
+    pytest.importorskip("dask_jobqueue")
+    cells = read(NBS / "3_experiments" / "32b_cluster.ipynb").cells
+    script = next(part for cell in cells for part in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL))
+    before, submits, _ = script.replace("8786", "0").partition("cluster.scale")
+    names = {}
+    exec(before.replace("print(cluster.job_script())", ""), names)
+    with names["cluster"] as cluster:
+        job = cluster.job_script()
+    assert submits and "--cpus-per-task=8" in job and "#SBATCH --gres=gpu:1" in job and "#SBATCH -t 08:00:00" in job
+    start = next(line for line in job.splitlines() if "dask_worker" in line)
+    assert start.startswith("/shared/env/bin/python -m distributed.cli.dask_worker tcp://")
+    assert "--nthreads 1 " in start and "--nworkers" not in start, "one experiment at a time"
+    assert job.index("export OMP_NUM_THREADS=8") < job.index(start)
 
 
 # --- the grid ---
