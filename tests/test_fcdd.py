@@ -32,6 +32,7 @@ from g100.data import ImageSet, as_image_set
 from g100.detector import load
 from g100.errors import G100Error
 from g100.training import train
+from tests.benchmarks.fcdd import Placed
 from tests.toys import line_of, pictures, spotted
 
 SETTINGS = {"image_size": 64, "levels": (2, 3), "epochs": 2, "train_batch": 8, "batch_size": 8, "device": "cpu"}
@@ -323,6 +324,20 @@ def test_labelled_pictures_are_flipped_with_their_masks():
     taken = (shown != 0.5).flatten(1).all(1)
     assert taken.sum() >= 35
     assert torch.equal(shown[taken, 0] == 1, truth[taken]) and len({m.numpy().tobytes() for m in truth[taken]}) == 4
+
+
+@pytest.mark.parametrize(("place", "pictures", "good"), [("synthetic", 16, 8), ("good", 16, 4), ("beside", 20, 8)])
+def test_the_other_places_that_were_measured_are_what_they_say(place, pictures, good):
+    x, known = torch.rand(16, 3, 64, 64, generator=seeded()), (torch.full((2, 3, 64, 64), 0.25), torch.ones(2, 64, 64).bool())
+    detector = Placed(**SETTINGS | {"abnormal": 0.5})
+    detector.place = place
+    shown, truth = detector._shown(x, seeded(), known)
+    marked = truth.flatten(1).any(1)
+    assert len(shown) == pictures and torch.equal(shown[:16][~marked[:16]], x[~marked[:16]]) and (~marked).sum() == good
+    assert torch.equal((shown == 0.25).flatten(1).all(1), torch.arange(pictures) // 4 == detector.where.start // 4)
+    if place == "synthetic":
+        as_ever = FCDD(**SETTINGS | {"abnormal": 0.5})._shown(x, seeded(), known)
+        assert torch.equal(shown, as_ever[0]) and torch.equal(truth, as_ever[1])
 
 
 # --- labels and masks ---

@@ -25,7 +25,7 @@ from torch import nn
 from ..backbones import Backbone, Teacher, build, indices, stored_teacher, taps, timm_name
 from ..data import ImageSet, as_image_set, batches
 from ..errors import G100Error, unknown
-from ..maps import full_size, image_score, outline, segment
+from ..maps import image_score, outline, segment, smooth
 from ..synthetic import KINDS, synthetic
 from ..training import Recipe, Trained, flips, generator, own_randomness, part
 
@@ -102,12 +102,10 @@ def spreading(h: int, H: int, n: int, std: float, gain: float | None, device: to
     with torch.inference_mode(False):
         return g.to(device, dtype)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #4d7f3fad
+
 def spread(maps: torch.Tensor, size: tuple[int, int], n: tuple[int, int], std: float, gain: float | None = None):
     "Eq. 7: maps (B, h, w) -> (B, H, W), for fields of n = (rows, columns) pixels."
-    rows, columns = (
-        spreading(maps.shape[1 + i], size[i], n[i], std, gain, maps.device, maps.dtype) for i in range(2)
-    )
+    rows, columns = (spreading(maps.shape[1 + i], size[i], n[i], std, gain, maps.device, maps.dtype) for i in range(2))
     return rows @ maps @ columns.T
 
 # %% ../../nbs/2_algorithms/14_fcdd.ipynb #6ffdb555
@@ -167,12 +165,12 @@ def whitening(mean: torch.Tensor, covariance: torch.Tensor, K: int) -> tuple[tor
     W = Q @ (U * (values.clamp_min(0) + values.mean() / 100).rsqrt()).T / math.sqrt(K)
     return W, -W @ mean.cpu()
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #153699b1
+# %% ../../nbs/2_algorithms/14_fcdd.ipynb #e49ac3b4
 def some(share: float, n: int, random: torch.Generator) -> int:
     "A whole number next to share * n, of which share * n is the mean."
     return int(share * n + torch.rand(1, generator=random).item())
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #e49ac3b4
+
 def labels_of(images: ImageSet, y=None) -> np.ndarray:
     "0 good, 1 abnormal for each picture, from y in {0, 1} or {+1, -1}, or from what the pictures say of themselves."
     if y is None:
@@ -272,6 +270,13 @@ class Teaching(FCDDChecks):
 
     labelled_ = None  # pictures (L, 3, H, W) and masks (L, H, W) of labelled anomalies, while `fit` runs
 
+    def _of(self, labelled, m: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        "m of the labelled pictures, drawn with repetition and flipped, and their masks."
+        chosen = torch.randint(len(labelled[0]), (m,), generator=random)
+        both = torch.cat([labelled[0][chosen], labelled[1][chosen, None].float()], dim=1)
+        both = flips(self.flip)(both, random)
+        return both[:, :3], both[:, 3] > 0.5
+
     def _shown(self, x: torch.Tensor, random: torch.Generator, labelled=None) -> tuple[torch.Tensor, torch.Tensor]:
         "Pictures, of which a share is made abnormal, and what Eq. 5 takes for their masks."
         x, truth = x.clone(), torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device=x.device)
@@ -281,10 +286,7 @@ class Teaching(FCDDChecks):
             truth[:n] = mask if self.supervision == "mask" else True
         m = some(self.labelled_share, n, random) if labelled else 0
         if m:
-            chosen = torch.randint(len(labelled[0]), (m,), generator=random)
-            both = torch.cat([labelled[0][chosen], labelled[1][chosen, None].float()], dim=1)
-            both = flips(self.flip)(both, random).to(x.device)
-            x[:m], truth[:m] = both[:, :3], both[:, 3] > 0.5
+            x[:m], truth[:m] = self._of(labelled, m, random)
         return x, truth
 
     def _spread(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -394,10 +396,11 @@ class Mapping(Describing):
 
     def _judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         coarse = self._coarse(x)
-        maps = full_size(self._spread(coarse, tuple(x.shape[2:])), tuple(x.shape[2:]), self.sigma)
+        maps = self._spread(coarse, tuple(x.shape[2:]))
+        maps = smooth(maps, self.sigma) if self.sigma else maps
         return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
 
-# %% ../../nbs/2_algorithms/14_fcdd.ipynb #7a797480
+
 def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
     drawn = image.permute(1, 2, 0).cpu().numpy().copy()

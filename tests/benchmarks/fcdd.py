@@ -1,15 +1,16 @@
 """FCDD: what judging costs beside the bare network, what the default training reaches, and what its parts are worth.
 
     python -m tests.benchmarks.fcdd                          the costs; exit code 1 when a target is missed
-    python -m tests.benchmarks.fcdd --train --seeds 0 1 2    the default training on elpv:mono, image AUROC per seed
-    python -m tests.benchmarks.fcdd --train --labelled 5     the same with and without 5 labelled abnormal pictures
+    python -m tests.benchmarks.fcdd --places                 where labelled pictures stand in a batch, on elpv:poly
+    python -m tests.benchmarks.fcdd --ablation               kinds, parts, numbers of labelled pictures, on elpv:poly
+    python -m tests.benchmarks.fcdd --train --labelled 5     the default, and with and without 5 labelled, on elpv:mono
     python -m tests.benchmarks.fcdd --train --data mvtec:DIR --seeds 0
-    python -m tests.benchmarks.fcdd --ablation               kinds and labelled ones -> nbs/results/ablation-fcdd.csv
 
-Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
+What is measured on elpv goes to nbs/results/ablation-fcdd.csv; a row that is there already is kept: delete the file to
+begin anew. Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
 Labelled pictures are drawn, with the seed, from the abnormal ones of the test set and their masks, if any, go with them;
 HELD_BACK are drawn at once, the first N of them are given, and none of them is judged. So all numbers of a seed are over
-the same pictures. The ablation is over elpv:poly.
+the same pictures.
 """
 
 import argparse
@@ -19,31 +20,76 @@ import sys
 import time
 from functools import partial
 from itertools import product
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from g100.algorithms.fcdd import FCDD, pseudo_huber
+from g100.algorithms.fcdd import FCDD, fcdd_loss, pseudo_huber, some
 from g100.backbones import Backbone, Teacher
 from g100.data import ImageSet, batches, load_data
-from g100.maps import IMAGE_SCORES, image_score
+from g100.maps import IMAGE_SCORES
 from g100.metrics import aupro, auroc
 from g100.synthetic import KINDS, synthetic
-from tests.benchmarks.common import milliseconds
+from tests.benchmarks.common import RESULTS, milliseconds, ways, written
 
-ABLATION = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ablation-fcdd.csv"
-HELD_BACK = 10
+ABLATION = RESULTS / "ablation-fcdd.csv"
+HELD_BACK, GIVEN = 10, 5
 COLUMNS = (*IMAGE_SCORES, "coarse_mean", "default")
 ONE = {"channels": 1, "start": "random"}
+
+
+class Placed(FCDD):
+    "FCDD whose labelled pictures stand elsewhere in a batch, or weigh more or less in the loss than the others."
+
+    place, weight = "synthetic", 1.0  # in place of synthetic anomalies, of "good" pictures, or "beside" both
+
+    def _shown(self, x, random, labelled=None):
+        shown, truth = super()._shown(x, random)
+        n = int(truth.flatten(1).any(dim=1).sum())
+        m = some(self.labelled_share, n, random) if labelled else 0
+        self.where = slice(0)
+        if m:
+            first = {"synthetic": 0, "good": n, "beside": len(x)}[self.place]
+            self.where = slice(first, first + m)
+            given, masks = (t.to(x.device) for t in self._of(labelled, m, random))
+            shown, truth = (torch.cat([a[:first], b, a[first + m :]]) for a, b in ((shown, given), (truth, masks)))
+        return shown, truth
+
+    def _taught(self, model, x, random, labelled=None):
+        x, truth = self._shown(x, random, labelled)
+        weights = torch.ones(len(x), device=x.device)
+        weights[self.where] = self.weight
+        return (weights * fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth)).mean()
+
+
+class Setting(NamedTuple):
+    "What is trained for one row."
+
+    what: str
+    setting: str
+    parameters: dict = {}
+    labelled: int | None = None  # how many are given; None: none are held back, and all test pictures are judged
+    place: str = "synthetic"
+    weight: float = 1.0
+
+
 SETTINGS = [
-    *(("kind", kind, {"kind": kind}) for kind in (*KINDS, "mixed")),
-    ("supervision", "label", {"supervision": "label"}),
-    ("levels", "2, 3", {"levels": (2, 3)}),
-    ("head", "whitened, not trained", {"epochs": 1, "learning_rate": 1e-12}),
-    ("head", "one channel", ONE | {"learning_rate": 1e-2}),
-    ("head", "one channel, network trained from stride 4", ONE | {"frozen": 1, "learning_rate": 1e-3}),
-    *(("labelled", str(n), {}) for n in (0, 1, 5, 10)),
+    *(Setting("kind", kind, {"kind": kind}) for kind in (*KINDS, "mixed")),
+    Setting("supervision", "label", {"supervision": "label"}),
+    Setting("levels", "2, 3", {"levels": (2, 3)}),
+    Setting("head", "whitened, not trained", {"epochs": 1, "learning_rate": 1e-12}),
+    Setting("head", "one channel", ONE | {"learning_rate": 1e-2}),
+    Setting("head", "one channel, network trained from stride 4", ONE | {"frozen": 1, "learning_rate": 1e-3}),
+    *(Setting("labelled", str(n), {}, n) for n in (0, 1, GIVEN, 10)),
+]
+REPORTED = [Setting("all test pictures", "default"), Setting("labelled", "0", {}, 0)]
+PLACES = [
+    REPORTED[1],
+    Setting("labelled", str(GIVEN), {}, GIVEN),
+    Setting("where 5 labelled stand", "in place of good ones", {}, GIVEN, "good"),
+    Setting("where 5 labelled stand", "beside the others", {}, GIVEN, "beside"),
+    *(Setting("what 5 labelled weigh", f"{weight:g}", {}, GIVEN, "synthetic", weight) for weight in (0.5, 2.0)),
 ]
 
 
@@ -77,17 +123,16 @@ def judging() -> bool:
     return whole <= 1.1 * bare and spoiling <= 0.15 * stepping
 
 
-def ways(detector: FCDD, images: ImageSet) -> dict[str, float]:
+def by_way(detector: FCDD, images: ImageSet) -> dict[str, float]:
     "AUROC by each way from map to score, and by the mean of the coarse map."
-    maps = torch.from_numpy(detector.anomaly_map(images))
-    found = {how: auroc(images.labels, image_score(maps, how).numpy()) for how in IMAGE_SCORES}
+    maps = detector.anomaly_map(images)
     with torch.inference_mode():
         coarse = [detector._coarse(x.to(detector.device_)).mean((1, 2)) for x in batches(images, detector.view_, 16)]
-    found["coarse_mean"] = auroc(images.labels, torch.cat(coarse).cpu().numpy())
+    found = ways(images.labels, maps) | {"coarse_mean": auroc(images.labels, torch.cat(coarse).cpu().numpy())}
     if images.has_masks:
         masks = [detector.view_.mask(images.mask(i)) for i in range(len(images))]
-        found["pixel AUROC"] = auroc(np.stack(masks).ravel(), maps.numpy().ravel())
-        found["AUPRO"] = aupro(masks, list(maps.numpy()))
+        found["pixel AUROC"] = auroc(np.stack(masks).ravel(), maps.ravel())
+        found["AUPRO"] = aupro(masks, list(maps))
     return found | {"default": found[detector.image_score]}
 
 
@@ -102,74 +147,75 @@ def together(good: ImageSet, abnormal: ImageSet) -> ImageSet:
     return ImageSet(*([*getattr(good, c), *getattr(abnormal, c)] for c in columns))
 
 
-def reached(data: str, seed: int, parameters: dict, labelled: int | None = None) -> dict[str, float]:
-    "Train, judge, and the AUROC by each way. With `labelled`, the pictures that were held back are not judged."
+def reached(data: str, seed: int, setting: Setting, trained: dict) -> dict[str, float]:
+    "Train, unless `trained` has it, and judge; AUROC by each way. Labelled pictures, given or held back, are not judged."
     dataset = load_data(data, seed)
-    given, test = dataset.test[:0], dataset.test
-    if labelled is not None:
-        given, test = apart(dataset.test, seed)
-    start = time.perf_counter()
-    detector = FCDD(seed=seed, **parameters).fit(together(dataset.train, given[: labelled or 0]))
-    seconds = time.perf_counter() - start
-    found = ways(detector, test)
-    if labelled == 0:
-        found["all test pictures"] = auroc(dataset.test.labels, -detector.score_samples(dataset.test))
+    given, test = (dataset.test[:0], dataset.test) if setting.labelled is None else apart(dataset.test, seed)
+    given = given[: setting.labelled or 0]
+    detector, start = Placed(seed=seed, **setting.parameters), time.perf_counter()
+    if (key := (data, seed, repr(detector), given.sha256, *setting[-2:])) not in trained:
+        detector.place, detector.weight = setting.place, setting.weight
+        trained[key] = detector.fit(together(dataset.train, given))
+    detector, seconds = trained[key], time.perf_counter() - start
+    found = by_way(detector, test)
     marked = "  ".join(f"{how}{'*' if how == detector.image_score else ''} {v:.4f}" for how, v in found.items())
-    validation = detector.history_[-1]["validation"]
-    print(f"{data} seed {seed}, {labelled or 0} labelled: fit {seconds / 60:.1f} min, {len(detector.history_)} epochs, "
-          f"validation {validation or float('nan'):.4f};  {marked}", flush=True)  # fmt: skip
-    return found | {"fit_seconds": seconds}
+    print(f"{data} seed {seed}, {setting.what} {setting.setting}: fit {seconds / 60:.1f} min, {len(detector.history_)} "
+          f"epochs, validation {detector.history_[-1]['validation'] or float('nan'):.4f};  {marked}", flush=True)  # fmt: skip
+    return found
 
 
-def ablation(seeds: list[int]) -> None:
+def tabulated(data: str, seeds: list[int], settings: list[Setting]) -> list[dict]:
     "One row for each setting and seed, written after each; rows that are in the file are not computed again."
-    rows = []
-    if ABLATION.exists():
-        with ABLATION.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    there = {(int(row["seed"]), row["what"], row["setting"]) for row in rows}
-    for seed, (what, setting, parameters) in product(seeds, SETTINGS):
-        if (seed, what, setting) in there:
-            continue
-        found = reached("elpv:poly", seed, parameters, int(setting) if what == "labelled" else None)
-        numbers = {name: f"{value:.4f}" for name, value in found.items() if name in COLUMNS}
-        rows.append({"data": "elpv:poly", "seed": seed, "what": what, "setting": setting} | numbers)
-        ABLATION.parent.mkdir(exist_ok=True)
-        with ABLATION.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(sorted(rows, key=order))
-    print(f"{len(rows)} rows in {ABLATION.name}")
+    rows, trained = list(csv.DictReader(ABLATION.open())) if ABLATION.exists() else [], {}
+    for seed, setting in product(seeds, settings):
+        same = {"data": data, "seed": str(seed), "what": setting.what, "setting": setting.setting}
+        if not any(same.items() <= row.items() for row in rows):
+            found = reached(data, seed, setting, trained)
+            rows.append(same | {name: f"{found[name]:.4f}" for name in COLUMNS})
+            written(ABLATION, sorted(rows, key=order))
+    return rows
 
 
-def order(row: dict) -> tuple[int, int]:
-    "A row's place in the table: by seed, then as in SETTINGS."
-    names = [(what, setting) for what, setting, _ in SETTINGS]
-    return int(row["seed"]), names.index((row["what"], row["setting"]))
+def order(row: dict) -> tuple:
+    "A row's place in the table: by data and seed, then as in PLACES and SETTINGS."
+    names = list(dict.fromkeys(setting[:2] for setting in (*REPORTED, *SETTINGS, *PLACES)))
+    return row["data"] != "elpv:poly", int(row["seed"]), names.index((row["what"], row["setting"]))
+
+
+def means(rows: list[dict], data: str, seeds: list[int], settings: list[Setting]) -> None:
+    "Mean and every seed; where labelled pictures were held back, the gain over none given."
+    table = {(row["data"], int(row["seed"]), row["what"], row["setting"]): float(row["default"]) for row in rows}
+    for setting in settings:
+        values = [table[data, seed, setting.what, setting.setting] for seed in seeds]
+        line = f"{setting.what + ' ' + setting.setting:50s} {statistics.mean(values):.4f}  {values}"
+        if setting.labelled:
+            gains = [v - table[data, seed, "labelled", "0"] for v, seed in zip(values, seeds, strict=True)]
+            line += f"   gain {statistics.mean(gains):+.4f}  {[round(gain, 4) for gain in gains]}"
+        print(line)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--places", action="store_true")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--data", default="elpv:mono")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int)
     parser.add_argument("--labelled", type=int, choices=range(1, HELD_BACK + 1), metavar=f"1..{HELD_BACK}")
     args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    if args.ablation:
-        ablation(args.seeds)
+    if args.places or args.ablation:
+        settings = PLACES if args.places else SETTINGS
+        means(tabulated("elpv:poly", args.seeds, settings), "elpv:poly", args.seeds, settings)
         return 0
     if args.train:
-        parameters = {"epochs": args.epochs} if args.epochs else {}
-        counts = [None] if args.labelled is None else [0, args.labelled]
-        rows = {n: [reached(args.data, seed, parameters, n) for seed in args.seeds] for n in counts}
-        for n, found in rows.items():
-            print(f"{n or 0} labelled, mean:", {how: round(statistics.mean(row[how] for row in found), 4) for how in found[0]})
-        if args.labelled:
-            gains = [b["default"] - a["default"] for a, b in zip(*rows.values(), strict=True)]
-            print(f"gain by {args.labelled} labelled: {[round(g, 4) for g in gains]}, mean {statistics.mean(gains):.4f}")
+        settings = [REPORTED[0]]
+        settings += [] if args.labelled is None else [REPORTED[1], Setting("labelled", str(args.labelled), {}, args.labelled)]
+        if args.data.startswith("elpv:"):
+            means(tabulated(args.data, args.seeds, settings), args.data, args.seeds, settings)
+        else:
+            for seed, setting in product(args.seeds, settings):
+                reached(args.data, seed, setting, {})
         return 0
     met = judging()
     print("targets met" if met else "TARGETS MISSED")
