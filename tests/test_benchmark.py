@@ -245,8 +245,10 @@ MACHINE = {"processor": "a", "threads": 1}
 def write_row(goal: Path, algorithm: str, seed: int, **others) -> None:
     row = {key: 0.5 for _, key, *_ in bench.COLUMNS} | {"algorithm": algorithm, "dataset": "toy", "category": "x"}
     row |= PARTS | {"seed": seed, "machine": MACHINE, "commit": "c", "dataset_sha256": "d"}
-    goal.mkdir()
-    (goal / "metrics.json").write_text(json.dumps(row | others))
+    draft = goal.with_name(f".{goal.name}.draft")
+    draft.mkdir()
+    (draft / "metrics.json").write_text(json.dumps(row | others))
+    draft.rename(goal)  # as `experiment` does it: others may be looking
 
 
 class Toy:
