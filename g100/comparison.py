@@ -137,8 +137,12 @@ def original(images: ImageSet, name: str) -> np.ndarray:
 
 
 def draw_verdict(axis: Axes, pictures: Path, scores: dict[str, np.ndarray], name: str) -> None:
-    "The overlay of one picture as its cell has left it, and what it was called: in colour where that is wrong."
-    axis.imshow(read_image(pictures / overlay_name(name)))
+    "The overlay of one picture, if its cell has kept it, and what it was called: in colour where that is wrong."
+    file = pictures / overlay_name(name)
+    if file.exists():
+        axis.imshow(read_image(file))
+    else:
+        axis.text(0.5, 0.5, "no overlay", fontsize=7, ha="center", transform=axis.transAxes)
     i = scores["name"].tolist().index(name)
     right = scores["is_anomalous"][i] == scores["label"][i]
     called = "abnormal" if scores["is_anomalous"][i] else "good"

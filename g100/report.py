@@ -20,13 +20,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import papermill
 from matplotlib.figure import Figure
-from nbconvert import HTMLExporter
-from nbconvert.preprocessors import TagRemovePreprocessor
-from papermill.exceptions import PapermillExecutionError
 
 import g100
 from .data import load_data
@@ -140,6 +135,8 @@ QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own log, which is not the
 
 def check_parameters(source: Path, parameters: dict) -> None:
     "Refuse a parameter that the template does not have."
+    import papermill
+
     known = papermill.inspect_notebook(str(source))
     for name in parameters:
         if name not in known:
@@ -148,12 +145,14 @@ def check_parameters(source: Path, parameters: dict) -> None:
 
 def execute(source: Path, target: Path, parameters: dict) -> None:
     "Run the template into the target notebook, its progress bars shown live."
+    import papermill
+
     check_parameters(source, parameters)
     os.environ.pop("MPLBACKEND", None)  # with Agg in it, the figures would vanish from the notebook
     try:
         papermill.execute_notebook(str(source), str(target), parameters, kernel_name="python3", progress_bar=False,
                                    stderr_file=sys.stderr, cwd=os.getcwd(), extra_arguments=QUIET)  # fmt: skip
-    except PapermillExecutionError as error:
+    except papermill.PapermillExecutionError as error:
         if error.ename == "G100Error":
             raise G100Error(error.evalue) from None
         raise
@@ -161,6 +160,10 @@ def execute(source: Path, target: Path, parameters: dict) -> None:
 # %% ../nbs/3_experiments/32_report.ipynb #8a2a33f2
 def to_html(notebook: Path, target: Path) -> Path:
     "One self-contained HTML page from an executed notebook."
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import TagRemovePreprocessor
+
     nb = nbformat.read(notebook, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code":

@@ -18,6 +18,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
 
 from g100 import benchmark as bench
 from g100 import cli
@@ -26,7 +28,7 @@ from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.benchmark import Cell, grid, mean_spread, opened, parameters_for, read_rows, result_table, rows_of
 from g100.cluster import connected
-from g100.comparison import by_defect, common_seed, drawn_by_lot
+from g100.comparison import by_defect, common_seed, draw_verdict, drawn_by_lot
 from g100.detector import pick_device
 from g100.errors import G100Error
 from g100.experiment import run_experiment, write_results
@@ -243,8 +245,10 @@ MACHINE = {"processor": "a", "threads": 1}
 def write_row(goal: Path, algorithm: str, seed: int, **others) -> None:
     row = {key: 0.5 for _, key, *_ in bench.COLUMNS} | {"algorithm": algorithm, "dataset": "toy", "category": "x"}
     row |= PARTS | {"seed": seed, "machine": MACHINE, "commit": "c", "dataset_sha256": "d"}
-    goal.mkdir()
-    (goal / "metrics.json").write_text(json.dumps(row | others))
+    draft = goal.with_name(f".{goal.name}.draft")
+    draft.mkdir()
+    (draft / "metrics.json").write_text(json.dumps(row | others))
+    draft.rename(goal)  # as `experiment` does it: others may be looking
 
 
 class Toy:
@@ -494,6 +498,19 @@ def test_pictures_are_drawn_by_lot_from_both_kinds():
     order = np.random.default_rng(0).permutation(20)
     assert drawn_by_lot(names[order], labels[order]) == chosen, "the order of the table does not matter"
     assert len(drawn_by_lot(names[:3], labels[:3])) == 3
+
+
+def test_a_verdict_is_shown_even_where_its_overlay_is_gone(tmp_path):
+    scores = {"name": np.array(["a/b.png"]), "label": np.array([1]), "is_anomalous": np.array([0])}
+    for kept in (True, False):
+        if kept:
+            (tmp_path / "a").mkdir()
+            Image.new("RGB", (8, 8)).save(tmp_path / "a" / "b.png")
+        axis = Figure().subplots()
+        draw_verdict(axis, tmp_path, scores, "a/b.png")
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        assert axis.get_title(loc="left") == "called good" and bool(axis.images) == kept
+        assert [text.get_text() for text in axis.texts] == ([] if kept else ["no overlay"])
 
 
 def test_the_common_seed_is_that_of_most_algorithms():
