@@ -113,11 +113,12 @@ def judging() -> bool:
     def quietly(work):
         return work()
 
-    works = (lambda: network.teacher.backbone(x), lambda: detector._judge(x), lambda: detector._spread(coarse, (side, side)))
-    bare, whole, spreading = milliseconds(*(partial(quietly, work) for work in works))
+    works = (lambda: network.teacher.backbone(x), lambda: network(x), lambda: detector._judge(x))
+    works += (lambda: detector._spread(coarse, (side, side)),)
+    bare, headed, whole, spreading = milliseconds(*(partial(quietly, work) for work in works))
     spoiling, stepping = milliseconds(lambda: synthetic(x[:8], detector.kind, random), lambda: step(x, random).backward())
     print(f"16 pictures of {side} px: bare network {bare:.0f} ms; judging {whole:.0f} ms, ratio {whole / bare:.2f}   "
-          f"(at most 1.1); of it up-sampling {spreading:.1f} ms")  # fmt: skip
+          f"(at most 1.1); with the head alone {headed / bare:.2f}; up-sampling {spreading:.1f} ms")  # fmt: skip
     print(f"a training step of 16: {stepping:.0f} ms, of it spoiling 8 pictures ({detector.kind}) {spoiling:.1f} ms, "
           f"{spoiling / stepping:.1%}   (at most 15 %)")  # fmt: skip
     return whole <= 1.1 * bare and spoiling <= 0.15 * stepping
