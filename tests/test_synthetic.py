@@ -26,13 +26,9 @@ from g100.synthetic import (
     synthetic,
     synthetic_test,
 )  # fmt: skip
-from tests.toys import line_of, pictures, spotted
+from tests.toys import line_of, pictures, seeded, spotted
 
 NAMES = (*KINDS, "mixed")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(n: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
