@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(autouse=True)
 def one_thread():
+    import torch  # here, since it reads the variables above when it is imported
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
