@@ -40,7 +40,7 @@ from tests.toys import line_of, mvtec_folder, refused
 
 pytestmark = [
     pytest.mark.xdist_group("benchmark"),  # its fixtures are made once
-    pytest.mark.filterwarnings("ignore:.*false-positive rate.*", "ignore:.*RANDOM weights.*", "ignore:(?s:.*already in use.*)"),
+    pytest.mark.filterwarnings("ignore:.*false-positive rate.*", "ignore:.*RANDOM weights.*", "ignore:Port .* is already"),
 ]
 SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 40, "sigma": 1, "device": "cpu"}
 SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
