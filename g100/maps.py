@@ -88,9 +88,9 @@ def upsample(maps: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
 
 
 def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
-    "Maps (B, H, W) smoothed by a Gaussian of `sigma` pixels, mirrored at the borders; device and dtype are kept."
+    "Maps (B, H, W) smoothed by a Gaussian of `sigma` pixels (0: as they are), mirrored at the borders; dtype is kept."
     _check(maps)
-    return full_size(maps, tuple(maps.shape[1:]), sigma)
+    return full_size(maps, tuple(maps.shape[1:]), sigma) if sigma else maps
 
 # %% ../nbs/1_foundations/04_maps.ipynb #20e1efbc
 def _top_percent(flat: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ pytestmark = [
 ]
 SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 40, "sigma": 1, "device": "cpu"}
 SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-MEASURED = {"fit_seconds", "seconds_per_image", "peak_memory_mb", "threads", "commit"}  # the tree may change between runs
+MEASURED = {"fit_seconds", "seconds_per_image", "peak_memory_mb", "threads"}
 
 
 @pytest.fixture(scope="module")

@@ -396,8 +396,7 @@ class Mapping(Describing):
 
     def _judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         coarse = self._coarse(x)
-        maps = self._spread(coarse, tuple(x.shape[2:]))
-        maps = smooth(maps, self.sigma) if self.sigma else maps
+        maps = smooth(self._spread(coarse, tuple(x.shape[2:])), self.sigma)
         return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from g100.benchmark import write_rows
 from g100.data import ImageSet, load_data
 from g100.detector import Detector
 from g100.maps import IMAGE_SCORES, image_score
@@ -84,16 +85,6 @@ def command(doc: str, cls: type[Detector], costs: Callable[[], bool], judged: Ca
     return 0 if met else 1
 
 
-def written(file: Path, rows: list[dict]) -> None:
-    "The rows as a CSV, which is at any moment the old one or the new one."
-    draft = file.with_suffix(".partial")
-    with draft.open("w", newline="") as out:
-        writer = csv.DictWriter(out, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    draft.replace(file)
-
-
 def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
              data: str = "elpv:poly", judging: tuple[str, ...] = (), more: Callable | None = None) -> None:  # fmt: skip
     """Train each setting (what, its value, parameters) for `epochs`; one row each in nbs/results/ablation-NAME.csv.
@@ -123,6 +114,6 @@ def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
             same["train_seconds"] = round(seconds, 1)
             rows.append(same | measured(detector, dataset.test, synthetic) | (more(detector, dataset.test) if more else {}))
-            written(file, rows)
+            write_rows(file, rows)
             print(rows[-1], flush=True)
     print(f"{len(rows)} rows in {file.name}")

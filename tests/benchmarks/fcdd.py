@@ -27,11 +27,12 @@ import torch
 
 from g100.algorithms.fcdd import FCDD, fcdd_loss, pseudo_huber, some
 from g100.backbones import Backbone, Teacher
+from g100.benchmark import write_rows
 from g100.data import ImageSet, batches, load_data
 from g100.maps import IMAGE_SCORES
 from g100.metrics import aupro, auroc
 from g100.synthetic import KINDS, synthetic
-from tests.benchmarks.common import RESULTS, milliseconds, ways, written
+from tests.benchmarks.common import RESULTS, milliseconds, ways
 
 ABLATION = RESULTS / "ablation-fcdd.csv"
 HELD_BACK, GIVEN = 10, 5
@@ -173,7 +174,7 @@ def tabulated(data: str, seeds: list[int], settings: list[Setting]) -> list[dict
         if not any(same.items() <= row.items() for row in rows):
             found = reached(data, seed, setting, trained)
             rows.append(same | {name: f"{found[name]:.4f}" for name in COLUMNS})
-            written(ABLATION, sorted(rows, key=order))
+            write_rows(ABLATION, sorted(rows, key=order))
     return rows
 
 

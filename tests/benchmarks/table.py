@@ -15,8 +15,9 @@ from pathlib import Path
 
 from g100.benchmark import flat, groups, read_rows, rows_of, write_rows
 from g100.errors import G100Error
+from tests.benchmarks import common
 
-RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results" / "results.csv"
+RESULTS = common.RESULTS / "results.csv"
 LINE = ("dataset", "category", "algorithm", "backbone")
 FREE = {"seed", "verbose", "device", "batch_size", "cache_gigabytes", "checkpoint", "resume"}  # they change no result
 
