@@ -27,5 +27,5 @@ setup(
     package_data={"g100": ["*.mplstyle"], "g100.reports": ["*.ipynb"]},
     install_requires=project["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": ["g100 = g100.cli:main"]},
+    entry_points={"console_scripts": ["g100 = g100.experiments.cli:main"]},
 )

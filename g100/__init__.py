@@ -3,19 +3,19 @@
 __version__ = "0.1.0"
 
 _HOME = {
-    "G100Error": "errors",
-    "ImageSet": "data",
-    "load_data": "data",
-    "Detector": "detector",
-    "Inspection": "detector",
-    "load": "detector",
+    "G100Error": "foundations.errors",
+    "ImageSet": "foundations.pictures",
+    "load_data": "foundations.layouts",
+    "Detector": "foundations.detector",
+    "Inspection": "foundations.detector",
+    "load": "foundations.detector",
     "RIAD": "algorithms.riad",
     "FAVAE": "algorithms.favae",
     "KDAD": "algorithms.kdad",
     "FCDD": "algorithms.fcdd",
     "PatchCore": "algorithms.patchcore",
     "SemiOrthogonal": "algorithms.semiorth",
-    "run_experiment": "experiment",
+    "run_experiment": "experiments.experiment",
 }
 __all__ = sorted(_HOME)
 

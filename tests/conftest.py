@@ -24,7 +24,7 @@ def one_thread():
 @pytest.fixture
 def within(monkeypatch, capsys):
     "The command g100 in this process, which spares the start."
-    from g100 import cli
+    from g100.experiments import cli
 
     def call(*words) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", ["g100", *map(str, words)])

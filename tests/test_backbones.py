@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from g100 import backbones as gb
-from g100.backbones import Backbone, list_backbones
+from g100.foundations.features import Backbone, list_backbones
 from tests.toys import line_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")

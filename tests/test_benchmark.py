@@ -22,17 +22,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from g100 import benchmark as bench
-from g100 import cli
+from g100.experiments import cli
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
-from g100.benchmark import Cell, grid, mean_spread, opened, parameters_for, read_rows, result_table, rows_of
-from g100.cluster import connected
-from g100.comparison import by_defect, common_seed, draw_verdict, drawn_by_lot
-from g100.detector import pick_device
-from g100.errors import G100Error
-from g100.experiment import run_experiment, write_results
-from g100.training import read_checkpoint
+from g100.experiments.grid import Cell, grid, opened, parameters_for
+from g100.experiments.table import mean_spread, read_rows, result_table, rows_of
+from g100.experiments.cluster import connected
+from g100.experiments.comparison import by_defect, common_seed, draw_verdict, drawn_by_lot
+from g100.foundations.detector import pick_device
+from g100.foundations.errors import G100Error
+from g100.experiments.experiment import run_experiment, write_results
+from g100.foundations.checkpoint import read_checkpoint
 from tests.benchmarks import table as results_table
 from tests.benchmarks.table import LINE, RESULTS, alike, merged
 from tests.notebooks import NBS, read

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from g100.cli import parse_settings
-from g100.errors import G100Error
-from g100.experiment import overlay_name, run_experiment, write_results
-from g100.report import checkpoint_of, template, to_html
+from g100.experiments.cli import parse_settings
+from g100.foundations.errors import G100Error
+from g100.experiments.experiment import overlay_name, run_experiment, write_results
+from g100.experiments.report import checkpoint_of, template, to_html
 from tests.toys import mvtec_folder, pictures, refused
 
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once

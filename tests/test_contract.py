@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from g100.detector import ALGORITHMS, algorithm, load
-from g100.training import read_checkpoint
+from g100.foundations.detector import ALGORITHMS, algorithm, load
+from g100.foundations.checkpoint import read_checkpoint
 from tests.toys import judged_twice, line_of, pictures, spotted
 
 TINY = {

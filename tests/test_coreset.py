@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from g100 import coreset as module
-from g100.coreset import k_center_greedy, project
-from g100.errors import G100Error
+from g100.algorithms.coreset import k_center_greedy, project
+from g100.foundations.errors import G100Error
 
 
 def farthest_first(X, n, start):

@@ -15,8 +15,10 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2 import functional as tv
 
-from g100 import data as gd
-from g100.data import DataSet, ImageSet, View, as_image_set, batches, load_data, read_image, read_mask, readable
+from g100.foundations import pictures as data as gd
+from g100.foundations.layouts import DataSet, load_data
+from g100.foundations.pictures import ImageSet, as_image_set, read_image, read_mask, readable
+from g100.foundations.views import View, batches
 from tests.toys import line_of
 
 RNG = np.random.default_rng(0)

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 
-from g100.data import as_image_set
-from g100.detector import Detector, fresh_folder, load, split
-from g100.errors import G100Error
-from g100.maps import tile_starts
+from g100.foundations.pictures import as_image_set
+from g100.foundations.detector import Detector, fresh_folder, load, split
+from g100.foundations.errors import G100Error
+from g100.foundations.maps import tile_starts
 from tests.toys import MeanPicture, line_of, pictures, spotted
 
 pytestmark = [
@@ -278,7 +278,7 @@ def test_a_failed_replacement_keeps_the_old(tmp_path):
 def test_a_killed_save_leaves_no_model(tmp_path):
     code = f"""
 import time
-from g100.detector import fresh_folder
+from g100.foundations.detector import fresh_folder
 with fresh_folder({str(tmp_path / "model")!r}) as draft:
     (draft / "model.safetensors").write_bytes(b"half")
     print("writing", flush=True)
@@ -296,7 +296,7 @@ with fresh_folder({str(tmp_path / "model")!r}) as draft:
 
 
 def test_every_listed_algorithm_keeps_the_constructor_contract():
-    from g100.detector import ALGORITHMS, algorithm
+    from g100.foundations.detector import ALGORITHMS, algorithm
 
     for name in ALGORITHMS:
         cls = algorithm(name)

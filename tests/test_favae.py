@@ -10,11 +10,11 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from g100.algorithms.favae import FAVAE, VAE, Remembering, fingerprint, kl, sampled, squared
-from g100.backbones import Backbone, Teacher
-from g100.data import as_image_set
-from g100.detector import split
-from g100.errors import G100Error
-from g100.maps import full_size, image_score
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.pictures import as_image_set
+from g100.foundations.detector import split
+from g100.foundations.errors import G100Error
+from g100.foundations.maps import full_size, image_score
 from tests.toys import line_of, pictures, seeded, spotted
 
 SETTINGS = {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "sigma": 1.0, "device": "cpu", "epochs": 3}

@@ -26,11 +26,11 @@ from g100.algorithms.fcdd import (
     spread,
     whitening,
 )
-from g100.backbones import Backbone, Teacher
-from g100.data import ImageSet, as_image_set
-from g100.detector import load
-from g100.errors import G100Error
-from g100.training import train
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.pictures import ImageSet, as_image_set
+from g100.foundations.detector import load
+from g100.foundations.errors import G100Error
+from g100.foundations.loop import train
 from tests.benchmarks.fcdd import Placed
 from tests.toys import line_of, pictures, seeded, spotted
 

@@ -26,11 +26,11 @@ from g100.algorithms.kdad import (
     picture_loss,
     smooth_gradient,
 )
-from g100.backbones import Backbone, Teacher
-from g100.data import as_image_set
-from g100.detector import load
-from g100.errors import G100Error
-from g100.training import generator
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.pictures import as_image_set
+from g100.foundations.detector import load
+from g100.foundations.errors import G100Error
+from g100.foundations.recipe import generator
 from tests.toys import judged_twice, line_of, pictures, seeded, spotted
 
 SETTINGS = {"image_size": 32, "width": 4, "epochs": 3, "train_batch": 6, "batch_size": 8, "sigma": 1.0, "device": "cpu"}

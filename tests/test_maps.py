@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.morphology import opening as skimage_opening
 
-from g100.errors import G100Error
-from g100.maps import (
+from g100.foundations.errors import G100Error
+from g100.foundations.maps import (
     Mosaic,
     full_size,
     gaussian_kernel,

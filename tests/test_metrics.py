@@ -8,8 +8,8 @@ from scipy import ndimage
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from g100.errors import G100Error
-from g100.metrics import at_threshold, aupro, auroc, average_precision, f1_max, pro_curve
+from g100.foundations.errors import G100Error
+from g100.foundations.metrics import at_threshold, aupro, auroc, average_precision, f1_max, pro_curve
 
 property_test = settings(deadline=None, max_examples=50)
 seeds = st.integers(0, 2**32 - 1)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import neighbors as module
-from g100.errors import G100Error
-from g100.neighbors import Neighbors
+from g100.foundations.errors import G100Error
+from g100.algorithms.neighbors import Neighbors
 
 
 @pytest.fixture(autouse=True, params=["float32", "bfloat16"])

@@ -51,7 +51,7 @@ def test_installed_wheel_works_away_from_the_clone(built, tmp_path):
     code = f"""
 import sys, g100
 assert g100.__file__.startswith({str(site)!r}), g100.__file__
-from g100.cli import main
+from g100.experiments.cli import main
 sys.argv = ["g100", *{[*words, "--set", "image_size=64"]!r}]
 main()
 """

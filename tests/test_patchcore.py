@@ -11,8 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
 from g100.algorithms.patchcore import fit_bytes, patch_features, pool_patches, projected_dim, reweight
-from g100.coreset import k_center_greedy
-from g100.errors import G100Error
+from g100.algorithms.coreset import k_center_greedy
+from g100.foundations.errors import G100Error
 from tests.toys import pictures, spotted
 
 SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "device": "cpu"}
@@ -102,8 +102,8 @@ def test_maps_and_scores_are_those_of_scikit_learn(fitted):
 def test_full_bank_gives_training_patches_distance_zero():
     X = pictures(6, 64)
     detector = PatchCore(**SETTINGS | {"sigma": 0}, coreset_ratio=1.0, calibration=0.5, image_score="max").fit(X)
-    from g100.data import as_image_set
-    from g100.detector import split
+    from g100.foundations.pictures import as_image_set
+    from g100.foundations.detector import split
 
     train, held_out = split(as_image_set(X), 0.5, 0)
     assert detector.inspect(train).score.max() < 1e-4 < detector.inspect(held_out).score.min()
@@ -183,8 +183,8 @@ def test_wrong_parameter_is_one_line_that_names_it(parameters, word):
 
 
 def test_radius_matches_the_coreset_of_the_same_matrix(fitted):
-    from g100.data import as_image_set
-    from g100.detector import split
+    from g100.foundations.pictures import as_image_set
+    from g100.foundations.detector import split
 
     with torch.inference_mode():
         memory = fitted._memory(split(as_image_set(pictures(30, 64)), 0.2, 0)[0])

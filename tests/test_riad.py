@@ -10,9 +10,9 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
-from g100.data import View
-from g100.errors import G100Error
-from g100.similarity import gms_scales, msgms, msgms_loss
+from g100.foundations.views import View
+from g100.foundations.errors import G100Error
+from g100.algorithms.similarity import gms_scales, msgms, msgms_loss
 from tests.toys import pictures, seeded
 
 SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0, "device": "cpu"}

@@ -23,10 +23,11 @@ from g100.algorithms.semiorth import (
     unpack,
     whitenings,
 )
-from g100.data import View, as_image_set
-from g100.detector import ALGORITHMS, load, split
-from g100.errors import G100Error
-from g100.maps import full_size
+from g100.foundations.pictures import as_image_set
+from g100.foundations.views import View
+from g100.foundations.detector import ALGORITHMS, load, split
+from g100.foundations.errors import G100Error
+from g100.foundations.maps import full_size
 from tests.toys import pictures, spotted
 
 ALGORITHMS.setdefault("semi-ort", "g100.algorithms.semiorth:SemiOrthogonal")

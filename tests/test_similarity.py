@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from skimage.filters import prewitt_h, prewitt_v
 from skimage.metrics import structural_similarity
 
-from g100.errors import G100Error
-from g100.similarity import C, gms, gms_scales, gradient_magnitude, grey, msgms, msgms_loss, ssim, ssim_loss
+from g100.foundations.errors import G100Error
+from g100.algorithms.similarity import C, gms, gms_scales, gradient_magnitude, grey, msgms, msgms_loss, ssim, ssim_loss
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from g100.data import ImageSet, as_image_set
-from g100.synthetic import (
+from g100.foundations.pictures import ImageSet, as_image_set
+from g100.algorithms.synthetic import (
     FINEST,
     KINDS,
     at_least_one,

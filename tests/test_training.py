@@ -16,21 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from g100.data import View, as_image_set
-from g100.detector import ALGORITHMS, load
-from g100.errors import G100Error
-from g100.training import (
-    SCHEDULES,
-    Pictures,
-    Recipe,
-    Trained,
-    accelerator_for,
-    flips,
-    generator,
-    read_checkpoint,
-    train,
-    write_checkpoint,
-)
+from g100.foundations.pictures import as_image_set
+from g100.foundations.views import View
+from g100.foundations.detector import ALGORITHMS, load
+from g100.foundations.errors import G100Error
+from g100.foundations.checkpoint import read_checkpoint, write_checkpoint
+from g100.foundations.loop import Trained, accelerator_for, train
+from g100.foundations.recipe import Pictures, Recipe, SCHEDULES, flips, generator
 from tests.toys import pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")

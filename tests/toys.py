@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from g100.detector import ALGORITHMS, Detector, Inspection
-from g100.errors import G100Error
+from g100.foundations.detector import ALGORITHMS, Detector, Inspection
+from g100.foundations.errors import G100Error
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from g100.benchmark import write_rows
-from g100.data import ImageSet, load_data
-from g100.detector import Detector
-from g100.maps import IMAGE_SCORES, image_score
-from g100.metrics import aupro, auroc
-from g100.synthetic import synthetic_test
+from g100.experiments.table import write_rows
+from g100.foundations.layouts import load_data
+from g100.foundations.pictures import ImageSet
+from g100.foundations.detector import Detector
+from g100.foundations.maps import IMAGE_SCORES, image_score
+from g100.foundations.metrics import aupro, auroc
+from g100.algorithms.synthetic import synthetic_test
 
 RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 

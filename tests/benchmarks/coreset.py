@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from g100.backbones import Backbone
-from g100.coreset import k_center_greedy, project
-from g100.data import View, batches, load_data
+from g100.foundations.features import Backbone
+from g100.algorithms.coreset import k_center_greedy, project
+from g100.foundations.layouts import load_data
+from g100.foundations.views import View, batches
 
 
 def features(images: int, size: int = 256) -> torch.Tensor:

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from g100.algorithms.favae import FAVAE
-from g100.backbones import Backbone, Teacher
-from g100.data import DataSet, ImageSet, batches
-from g100.maps import full_size, image_score
-from g100.metrics import auroc
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.layouts import DataSet
+from g100.foundations.pictures import ImageSet
+from g100.foundations.views import batches
+from g100.foundations.maps import full_size, image_score
+from g100.foundations.metrics import auroc
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 SETTINGS = [

@@ -26,12 +26,14 @@ import numpy as np
 import torch
 
 from g100.algorithms.fcdd import FCDD, fcdd_loss, pseudo_huber, some
-from g100.backbones import Backbone, Teacher
-from g100.benchmark import write_rows
-from g100.data import ImageSet, batches, load_data
-from g100.maps import IMAGE_SCORES
-from g100.metrics import aupro, auroc
-from g100.synthetic import KINDS, synthetic
+from g100.foundations.features import Backbone, Teacher
+from g100.experiments.table import write_rows
+from g100.foundations.layouts import load_data
+from g100.foundations.pictures import ImageSet
+from g100.foundations.views import batches
+from g100.foundations.maps import IMAGE_SCORES
+from g100.foundations.metrics import aupro, auroc
+from g100.algorithms.synthetic import KINDS, synthetic
 from tests.benchmarks.common import RESULTS, milliseconds, ways
 
 ABLATION = RESULTS / "ablation-fcdd.csv"

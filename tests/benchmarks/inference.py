@@ -16,14 +16,15 @@ import timm
 import torch
 
 from g100 import PatchCore
-from g100.backbones import Backbone
-from g100.data import View, batches, load_data
-from g100.neighbors import Neighbors
+from g100.foundations.features import Backbone
+from g100.foundations.layouts import load_data
+from g100.foundations.views import View, batches
+from g100.algorithms.neighbors import Neighbors
 
 MEMORY = """
 import resource, sys, numpy as np
 from g100 import PatchCore
-from g100.data import as_image_set
+from g100.foundations.pictures import as_image_set
 n = int(sys.argv[1])
 images = as_image_set(np.random.default_rng(0).integers(0, 255, (n, 224, 224), dtype=np.uint8))
 detector = PatchCore(coreset_ratio=0.002, calibration=16 / n)

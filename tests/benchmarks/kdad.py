@@ -14,9 +14,9 @@ import sys
 import torch
 
 from g100.algorithms.kdad import KDAD, METHODS
-from g100.backbones import Backbone, Teacher
-from g100.data import DataSet
-from g100.metrics import auroc
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.layouts import DataSet
+from g100.foundations.metrics import auroc
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 JUDGING = ("method", "guide_source", "smoothgrad_n")

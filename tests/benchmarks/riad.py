@@ -14,9 +14,10 @@ import sys
 import torch
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
-from g100.data import DataSet, View, batches
-from g100.detector import pick_device
-from g100.metrics import auroc
+from g100.foundations.layouts import DataSet
+from g100.foundations.views import View, batches
+from g100.foundations.detector import pick_device
+from g100.foundations.metrics import auroc
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 FEWER = {"ks": (4, 8, 16)}

@@ -23,8 +23,10 @@ from pathlib import Path
 import torch
 
 from g100.algorithms.semiorth import SemiOrthogonal, fit_bytes
-from g100.backbones import Backbone
-from g100.data import ImageSet, View, batches, load_data
+from g100.foundations.features import Backbone
+from g100.foundations.layouts import load_data
+from g100.foundations.pictures import ImageSet
+from g100.foundations.views import View, batches
 
 
 def pictures(n: int) -> ImageSet:

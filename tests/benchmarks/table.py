@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from g100.benchmark import flat, groups, read_rows, rows_of, write_rows
-from g100.errors import G100Error
+from g100.experiments.table import flat, groups, read_rows, rows_of, write_rows
+from g100.foundations.errors import G100Error
 from tests.benchmarks import common
 
 RESULTS = common.RESULTS / "results.csv"

@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 
 from g100.algorithms.favae import FAVAE
-from g100.data import as_image_set, load_data, pixels
-from g100.detector import cut, load
-from g100.experiment import peak_memory_mb
+from g100.foundations.layouts import load_data
+from g100.foundations.pictures import as_image_set, pixels
+from g100.foundations.detector import cut, load
+from g100.experiments.experiment import peak_memory_mb
 
 TILE, OVERLAP, LARGE = 512, 64, 8192
 
