@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALIASES', 'EMBEDDED', 'EMBEDDED_SHA256', 'FILE_WAY', 'RANDOM_WAY', 'SOURCES', 'timm_name', 'list_backbones', 'taps',
            'indices', 'build', 'cut', 'canonical', 'fill', 'embedded', 'from_file', 'reachable', 'hub_file', 'weighted',
-           'Backbone', 'merge', 'Teacher', 'stored_teacher']
+           'Backbone', 'merge', 'Teacher']
 
 # %% ../../nbs/1_foundations/04_features.ipynb #842f5c51
 import hashlib
@@ -175,8 +175,10 @@ SOURCES = ("embedded", "pretrained", "random")
 
 
 def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
-    "The network with its weights from wherever `weights` says; `seed` draws the random ones."
+    "The network with its weights from wherever `weights` says; `seed` draws the random ones. On meta: no weights."
     indices(name, levels)
+    if torch.get_default_device().type == "meta":
+        return build(name, levels)
     if weights == "pretrained":
         with torch.device("meta"):
             config = timm.create_model(name).pretrained_cfg
@@ -187,9 +189,8 @@ def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
         return fill(build(name, levels), embedded(name), "the embedded file")
     if weights == "random":
         warnings.warn(f"{name} gets RANDOM weights: fit for tests, not for finding defects", stacklevel=3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build(name, levels)
+        torch.manual_seed(seed)
+        return build(name, levels)
     if not isinstance(weights, (str, Path)):
         raise G100Error(f"weights of type {type(weights).__name__}; expected {', '.join(SOURCES)}, a path or tensors")
     if not Path(weights).suffix and not Path(weights).exists():
@@ -205,12 +206,14 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.levels = name, (levels,) if isinstance(levels, int) else tuple(levels)
         self.weights = "tensors" if isinstance(weights, Mapping) else str(weights)
-        self.net = weighted(timm_name(name), self.levels, weights, seed).to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            net = weighted(timm_name(name), self.levels, weights, seed)
+        self.net = net.to(memory_format=torch.channels_last)
         self.channels, self.strides = self.net.feature_info.channels(), self.net.feature_info.reduction()
         self.channels_behind = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         for statistic in ("mean", "std"):
             value = torch.tensor(self.net.default_cfg[statistic]).view(1, 3, 1, 1)
-            self.register_buffer(statistic, value, persistent=False)
+            self.register_buffer(statistic, value)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -235,33 +238,29 @@ def merge(moments: tuple, f: torch.Tensor) -> tuple[int, torch.Tensor, torch.Ten
 class Teacher(nn.Module):
     "A frozen network with the features of Eq. 3: mean 0, variance 1 a channel over the pictures given to `learn`."
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, normalise: bool = True):
         super().__init__()
         self.backbone, self.channels, self.strides = backbone, backbone.channels, backbone.strides
+        self.normalise = normalise
         for i, channels in enumerate(self.channels):
             self.register_buffer(f"mean{i}", torch.zeros(1, channels, 1, 1))
             self.register_buffer(f"std{i}", torch.ones(1, channels, 1, 1))
 
     @torch.no_grad()
     def learn(self, pictures: Iterable[torch.Tensor]) -> "Teacher":
-        "Take the moments of the channels from batches (B, 3, H, W) of good pictures; gives itself back."
+        "Take the moments of the channels from batches (B, 3, H, W) of good pictures, normalised; gives itself back."
         moments = [(0, 0.0, 0.0)] * len(self.channels)
         for x in pictures:
             moments = [merge(m, f) for m, f in zip(moments, self.backbone(x), strict=True)]
         for i, (n, mean, S) in enumerate(moments):
             std = (S / n).sqrt()
+            std = std.clamp_min(std.mean() / 100) if std.any() else torch.ones_like(std)
             getattr(self, f"mean{i}").copy_(mean.view(1, -1, 1, 1))
-            getattr(self, f"std{i}").copy_(std.clamp_min(std.mean() / 100).view(1, -1, 1, 1))
+            getattr(self, f"std{i}").copy_(std.view(1, -1, 1, 1))
         return self
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         "Standardised feature maps, one per level, of pictures in [0, 1]; gradients with respect to x are possible."
+        if not self.normalise:
+            x = x * self.backbone.std + self.backbone.mean
         return [(f - self.get_buffer(f"mean{i}")) / self.get_buffer(f"std{i}") for i, f in enumerate(self.backbone(x))]
-
-# %% ../../nbs/1_foundations/04_features.ipynb #9725c3e3
-def stored_teacher(name: str, levels: Sequence[int], state: Mapping[str, torch.Tensor]) -> Teacher:
-    "The teacher, on the network of that name cut at those levels, whose `state_dict` this is."
-    network = {key.removeprefix("backbone."): t for key, t in state.items() if key.startswith("backbone.")}
-    teacher = Teacher(Backbone(name, levels, network))
-    teacher.load_state_dict(state)
-    return teacher

@@ -6,7 +6,7 @@
 __all__ = ['DEEP', 'decoded', 'WORKERS', 'EXTENSIONS', 'to_rgb', 'read_image', 'reason', 'read_mask', 'image_size', 'Records',
            'ImageSet', 'Crop', 'pixels', 'subset', 'describe', 'NumberedMask', 'mask_of', 'digest', 'content_hash',
            'natural', 'is_image', 'folder_of', 'image_files', 'subfolders', 'file_set', 'check_array', 'split_stack',
-           'array_set', 'path_set', 'folder_set', 'as_image_set', 'complaint', 'readable']
+           'array_set', 'path_set', 'folder_set', 'as_image_set', 'complaint', 'readable', 'labels_of']
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #67479180
 import csv
@@ -386,3 +386,12 @@ def readable(images: ImageSet) -> tuple[ImageSet, list[str]]:
     with ThreadPoolExecutor(WORKERS) as pool:
         complaints = list(pool.map(complaint, images.images))
     return images[np.array([c is None for c in complaints], dtype=bool)], [c for c in complaints if c is not None]
+
+# %% ../../nbs/1_foundations/02_pictures.ipynb #deadbee1
+def labels_of(images: ImageSet, y=None) -> np.ndarray:
+    "TEMPORARY"
+    y = images.labels if y is None else np.asarray(y)
+    if len(y) != len(images):
+        raise G100Error(f"y has {len(y)} labels for {len(images)} pictures")
+    return y
+
