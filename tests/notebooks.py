@@ -27,9 +27,9 @@ SKIPPED = re.compile(r"^#\|\s*(eval:\s*false|slow|notest)\b", re.MULTILINE)
 
 
 def chapters() -> list[Path]:
-    "The notebooks of the book, in reading order; the papermill templates of `nbs/reports` are not among them."
+    "The notebooks of the book, in reading order, which is that of their numbers; the templates of `nbs/reports` are not among them."
     found = (p for p in NBS.rglob("*.ipynb") if not {"reports", ".ipynb_checkpoints"} & set(p.relative_to(NBS).parts))
-    return sorted(found, key=lambda p: (len(p.relative_to(NBS).parts) > 1, p))
+    return sorted(found, key=lambda p: (p.stem != "index", p.name))
 
 
 def templates() -> list[Path]:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from g100.foundations.detector import ALGORITHMS, algorithm, load
+from g100.foundations.detector import ALGORITHMS, algorithm, load, name_of
+from g100.foundations.errors import G100Error
 from g100.foundations.checkpoint import read_checkpoint
 from tests.toys import judged_twice, line_of, pictures, spotted
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def tiny(name: str, **parameters):
     "A detector that is fitted in a moment."
-    return algorithm(name)(**{"sigma": 1.0, "batch_size": 8, "device": "cpu"} | TINY[name] | parameters)
+    return algorithm(name)(**{"sigma": 1.0, "batch_size": 8} | TINY[name] | parameters)
 
 
 def short(name: str, **parameters):
@@ -76,7 +77,58 @@ def test_saved_detector_judges_to_the_bit(fitted, tmp_path):
     np.testing.assert_array_equal(again.inspect(x).map, fitted.inspect(x).map)
     np.testing.assert_array_equal(again.inspect(x).score, fitted.inspect(x).score)
     assert again.get_params() == fitted.get_params() and again.counts_ == fitted.counts_
-    assert getattr(again, "history_", None) == getattr(fitted, "history_", None)
+    assert again.fitted_.notes == fitted.fitted_.notes and again.calibration_.target_fpr == fitted.calibration_.target_fpr
+    assert (name_of(type(fitted)) in TRAINED) == (getattr(again, "stopped_", None) == "epochs")
+
+
+def test_all_that_was_learnt_is_in_the_state_dict(fitted):
+    "No buffer is left out of what is saved, and the module's constructor makes nothing but structure."
+    for module in fitted.model_.modules():
+        assert not module._non_persistent_buffers_set
+    with torch.device("meta"):
+        bare = fitted.build(fitted.view_.shape)
+    assert {t.device.type for t in [*bare.parameters(), *bare.buffers()]} == {"meta"}
+    assert set(bare.state_dict()) == set(fitted.model_.state_dict())
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["model", "judge"])
+def test_it_can_be_exported_with_any_number_of_pictures(fitted, whole):
+    module = fitted.fitted_.judge if whole else fitted.model_
+    x = torch.from_numpy(pictures(5, 64, seed=3)).permute(0, 3, 1, 2) / 255
+    x = torch.nn.functional.interpolate(x, fitted.view_.shape)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(module, (x[:2],), dynamic_shapes=({0: batch},)).module()
+    for n in (1, 3, 5):
+        mine, theirs = module(x[:n]), program(x[:n])
+        for a, b in zip((mine,) if torch.is_tensor(mine) else mine, (theirs,) if torch.is_tensor(theirs) else theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.detach().abs().max()))
+
+
+@pytest.mark.filterwarnings("ignore:.*at fit and is.*")
+def test_parameters_set_after_the_fit_move_no_verdict(fitted):
+    x = spotted(4, 64)[0]
+    before, parameters = fitted.inspect(x), fitted.get_params()
+    fitted.set_params(sigma=0.0, image_score="mean", opening=9, target_fpr=0.5, seed=77, image_size=32)
+    after = fitted.inspect(x)
+    fitted.set_params(**parameters)
+    np.testing.assert_array_equal(before.score, after.score)
+    np.testing.assert_array_equal(before.mask, after.mask)
+
+
+@pytest.mark.parametrize("y, wrong", [
+    ([0] * 11 + [1], "abnormal"), ([1] * 11 + [-1], "abnormal"), ([1] * 12, "two ways"), ([2] * 12, "2"),
+    ([0.7] * 12, "0.7"), ([float("nan")] * 12, "nan"), (["bad"] * 12, "bad"), ([0] * 11, "11"), ([[0]] * 12, "shape"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in TINY if name != "fcdd"])
+def test_y_is_read_one_way(name, y, wrong):
+    assert wrong in line_of(tiny(name).fit, pictures(12, 64), y)
+
+
+def test_fcdd_reads_y_as_the_others_do_and_learns_from_it():
+    for y in ([0] * 22 + [1] * 2, [1] * 22 + [-1] * 2):
+        assert short("fcdd").fit(pictures(24, 64), y).counts_["labelled_abnormal"] == 2
+    for y in ([1] * 12, [2] * 12, [0.7] * 12, ["bad"] * 12, [0] * 11):
+        line_of(short("fcdd").fit, pictures(12, 64), y)
 
 
 @each
@@ -86,7 +138,7 @@ def test_same_seed_same_detector_and_global_randomness_is_left_alone(name):
     torch.manual_seed(5)
     a, b, c = (short(name, seed=seed).fit(pictures(24, 64)) for seed in (3, 3, 4))
     assert torch.equal(torch.rand(3), expected)
-    mine, same, other = ({key: t for key, t in d._state().items() if key != "history_"} for d in (a, b, c))
+    mine, same, other = (d.fitted_.tensors() for d in (a, b, c))
     assert all(torch.equal(mine[key], same[key]) for key in mine) and a.threshold_ == b.threshold_
     assert any(not torch.equal(mine[key], other[key]) for key in mine if mine[key].shape == other[key].shape)
 
@@ -114,17 +166,18 @@ def test_training_lowers_the_validation_loss(name):
 
 
 PROGRAM = """
-import sys, torch, g100.training
+import sys, torch
+from g100.foundations import loop
 from tests.test_contract import cut_off
 torch.set_num_threads(1)
-g100.training.train.__kwdefaults__["every"] = 0
+loop.train.__kwdefaults__["every"] = 0
 cut_off(sys.argv[1], sys.argv[2])
 """
 
 
 def cut_off(name: str, checkpoint=None):
     "A training that takes some seconds, and goes on where it was cut off."
-    return tiny(name, epochs=4 * TINY[name]["epochs"], checkpoint=checkpoint, resume=bool(checkpoint)).fit(pictures(30, 64))
+    return tiny(name, epochs=4 * TINY[name]["epochs"]).fit(pictures(30, 64), checkpoint=checkpoint, resume=bool(checkpoint))
 
 
 @each_trained
@@ -145,5 +198,33 @@ def test_killed_and_resumed_fit_judges_as_one_that_was_not(name, tmp_path):
 @each_trained
 def test_corrupted_checkpoint_is_named(name, tmp_path):
     (tmp_path / "c").write_bytes(b"half a checkpoint")
-    detector = short(name, checkpoint=str(tmp_path / "c"), resume=True)
-    assert f"checkpoint {tmp_path / 'c'}" in line_of(detector.fit, pictures(24, 64))
+    with pytest.raises(G100Error, match=f"checkpoint {tmp_path / 'c'}"):
+        short(name).fit(pictures(24, 64), checkpoint=tmp_path / "c", resume=True)
+
+
+SHAPING = {
+    "riad": [{"ks": (4,)}, {"gms_weight": 0.5}, {"n": 4}],
+    "favae": [{"kl_weight": 0.5}, {"standardise": False}, {"weights": "random"}],
+    "kdad": [{"value_weight": 0.1}, {"normalise": False}, {"weights": "random"}],
+    "fcdd": [{"kind": "scar"}, {"supervision": "label"}, {"start": "random"}, {"abnormal": 0.5}, {"weights": "random"}],
+}
+ONLY_READING = {"kdad": [{"method": "plain", "smoothgrad_n": 3}]}
+
+
+@each_trained
+def test_a_checkpoint_is_continued_only_by_the_training_it_belongs_to(name, tmp_path):
+    def again(**changed):
+        return short(name, **changed).fit(pictures(24, 64), checkpoint=tmp_path / "c", resume=True)
+
+    again()
+    for changed in ({"sigma": 3.0, "image_score": "mean", "target_fpr": 0.3}, *ONLY_READING.get(name, [])):
+        again(**changed)
+    for changed in (*SHAPING[name], {"flip": "h"}, {"seed": 5}):
+        with pytest.raises(G100Error, match="belongs to another run"):
+            again(**changed)
+
+
+@each_trained
+def test_a_budget_of_no_time_trains_a_step_and_says_so(name):
+    detector = short(name, max_minutes=1e-9).fit(pictures(24, 64))
+    assert detector.stopped_ in ("minutes", "epochs") and np.isfinite(detector.history_[0]["loss"])

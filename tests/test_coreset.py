@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from g100 import coreset as module
+from g100.algorithms import coreset as module
 from g100.algorithms.coreset import k_center_greedy, project
 from g100.foundations.errors import G100Error
 

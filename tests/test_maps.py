@@ -15,6 +15,7 @@ from g100.foundations.maps import (
     full_size,
     gaussian_kernel,
     image_score,
+    opened,
     outline,
     segment,
     smooth,
@@ -198,6 +199,7 @@ def test_without_overlap_a_multiple_is_split_into_disjoint_crops():
     assert all((w == 1).all() for w in tile_weights(96, 32, 0)[1])
 
 
+@property_test
 @given(st.integers(20, 90), st.integers(4, 20), st.integers(0, 3), st.floats(-5, 5))
 def test_a_mosaic_keeps_constants_and_what_crops_agree_on(n, tile, overlap, constant):
     size, flat, whole = (n, n + 7), Mosaic((n, n + 7), tile, overlap), Mosaic((n, n + 7), tile, overlap)
@@ -218,3 +220,30 @@ def test_weights_of_a_mosaic_have_no_jumps():
 def test_an_overlap_outside_the_tile_is_refused(overlap):
     with pytest.raises(G100Error, match=rf"overlap={overlap}: wants .* below tile=32"):
         tile_starts(100, 32, overlap)
+
+
+# --- the grey opening ---
+
+
+@property_test
+@given(st.integers(0, 1000), st.sampled_from([1, 3, 5, 7]), st.integers(5, 20), st.integers(5, 20))
+def test_an_opened_map_has_the_opened_masks_at_every_threshold(seed, diameter, H, W):
+    maps = torch.rand(2, H, W, generator=torch.Generator().manual_seed(seed)).mul(5).round()
+    cleared = opened(maps, diameter)
+    for t in range(5):
+        np.testing.assert_array_equal(segment(maps, t, diameter), (cleared > t).numpy())
+    assert torch.equal(opened(cleared, diameter), cleared) and (cleared <= maps).all()
+
+
+def test_a_kept_matrix_is_not_kept_while_a_network_is_traced():
+    "A stand-in without values in the cache would be given to the next who asks."
+
+    class Smooth(torch.nn.Module):
+        def forward(self, x):
+            return full_size(x.mean(1), (23, 29), 1.7)
+
+    x = torch.rand(2, 3, 7, 11)
+    program = torch.export.export(Smooth(), (x,)).module()
+    torch.testing.assert_close(program(x), Smooth()(x))
+    again = Smooth()(x)
+    assert type(again) is torch.Tensor and again.isfinite().all()

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from g100 import neighbors as module
-from g100.foundations.errors import G100Error
+from g100.algorithms import neighbors as module
 from g100.algorithms.neighbors import Neighbors
+from g100.foundations.errors import G100Error
 
 
 @pytest.fixture(autouse=True, params=["float32", "bfloat16"])
@@ -77,18 +77,63 @@ def test_near_twins_that_the_product_cannot_tell_apart():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_the_error_bound_holds(dtype, offset, products):
-    bank = cloud(400).to(dtype) * torch.linspace(0.01, 30, 400)[:, None].to(dtype) + offset
-    Z = cloud(200, seed=1) + offset
+@pytest.mark.parametrize("longest", [30, 1e5])
+def test_the_error_bound_holds_for_every_pair(dtype, offset, longest, products):
+    bank = cloud(400).to(dtype) * torch.logspace(-2, np.log10(longest), 400)[:, None].to(dtype) + offset
+    Z = (cloud(200, seed=1) + offset).to(dtype)
     near = Neighbors(bank)
-    for z, S, slack in module._blocks(near, Z.to(dtype)):
+    for z, S, norm, lost in module._blocks(Z, near.centre, near.table):
         assert (S.dtype == torch.bfloat16) == (products == "bfloat16" and dtype == torch.float32)
-        m, q, mean = (np.asarray(v, np.longdouble) for v in (near.bank, z, near.mean))
-        truth = np.square(q[:, None] - m).sum(2) / 2 - np.square(q - mean).sum(1)[:, None] / 2
+        m, q, centre = (np.asarray(v, np.longdouble) for v in (near.bank, z, near.centre))
+        truth = np.square(q[:, None] - m).sum(2) / 2 - np.square(q - centre).sum(1)[:, None] / 2
         S = np.asarray(S[:, :400].double(), np.longdouble)
         rounding = 1.01 * 2.0**-8 * np.abs(S) if near.table.dtype == torch.bfloat16 else 0
-        error = np.abs(S - truth) - rounding
-        assert (error <= np.asarray(slack, np.longdouble)[:, None] / 2).all()
+        length = torch.as_tensor(np.linalg.norm((m - centre).astype(np.float64), axis=1), dtype=dtype)
+        bound = module._error(norm[:, None], lost[:, None], length, *near.bounds[1:])
+        assert (np.abs(S - truth) - rounding <= np.asarray(bound, np.longdouble)).all()
+
+
+def pairs_looked_at(monkeypatch, ask) -> int:
+    "How many pairs of a query and a bank vector are computed directly."
+    seen, direct = [], module._distances
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_distances", lambda Z, bank, row, column: seen.append(len(row)) or direct(Z, bank, row, column))
+        ask()
+    return sum(seen)
+
+
+@pytest.mark.parametrize("times", [1e3, 1e5, -1e8])
+@pytest.mark.parametrize("which", [0, 999, slice(0, 1000, 5)])
+def test_long_vectors_cost_nothing(monkeypatch, times, which):
+    "As many pairs are looked at as without them, nearly; with their length in the bound, all million would be."
+    bank, Z = cloud(1000) + 3, cloud(1000, seed=1) + 3
+    spoilt = bank.clone()
+    spoilt[which] *= times
+    few, k_few = (pairs_looked_at(monkeypatch, ask) for ask in asks(Neighbors(bank), Z))
+    found, k_found = (pairs_looked_at(monkeypatch, ask) for ask in asks(Neighbors(spoilt), Z))
+    assert found < 3 * few and k_found < 3 * k_few
+    d, i = reference(spoilt, Z, 5)
+    distance, index = Neighbors(spoilt).nearest(Z)
+    np.testing.assert_allclose(distance, d[:, 0], rtol=1e-5)
+    assert np.array_equal(index, i[:, 0]) and np.array_equal(Neighbors(spoilt).kneighbors(Z, 5)[1], i)
+
+
+def asks(near, Z):
+    return lambda: near.nearest(Z), lambda: near.kneighbors(Z, 5)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.integers(2, 60), st.floats(0, 6), st.data())
+def test_vectors_of_all_lengths(seed, M, powers, data):
+    "Lengths from 10^-p to 10^p in the bank and among the queries: whoever matters is never left out."
+    g = torch.Generator().manual_seed(seed)
+    length = [10 ** (powers * (2 * torch.rand(n, 1, generator=g) - 1)) for n in (M, 80)]
+    bank, Z = cloud(M, 8, seed) * length[0], cloud(80, 8, seed + 1) * length[1]
+    Z[:20] = bank[torch.randint(M, (20,), generator=g)] * (1 + 1e-3 * torch.randn(20, 1, generator=g))
+    k = data.draw(st.integers(1, M))
+    truth = np.linalg.norm(Z.double().numpy()[:, None] - bank.double().numpy(), axis=2)
+    np.testing.assert_allclose(Neighbors(bank).nearest(Z)[0], truth.min(1), rtol=1e-5)
+    np.testing.assert_allclose(Neighbors(bank).kneighbors(Z, k)[0], np.sort(truth)[:, :k], rtol=1e-5)
 
 
 def test_duplicates_give_the_first():

@@ -80,24 +80,70 @@ def module_of(path: Path) -> str | None:
     return None
 
 
+ROOMS = ("foundations", "algorithms", "experiments")
+
+
 def imported(module: str) -> set[str]:
-    "The modules of g100 that a module imports, anywhere in it."
-    file = ROOT / "g100" / (module.replace(".", "/") + ".py")
-    depth = module.count(".") + 1
-    found = set()
+    "The modules of g100 that a module imports, such as foundations.maps, wherever in its file."
+    file, found = ROOT / "g100" / (module.replace(".", "/") + ".py"), set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth and node.module:
-            found.add(node.module)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("g100."):
-            found.add(node.module.removeprefix("g100."))
+        if isinstance(node, ast.ImportFrom) and node.module:
+            base = ["g100", *module.split(".")][: -node.level] if node.level else []
+            whole = ".".join([*base, node.module])
+            if whole.startswith("g100."):
+                found.add(whole.removeprefix("g100."))
     return found
 
 
-def test_rooms_import_only_from_rooms_before_them():
-    order = [module for path in chapters() if (module := module_of(path))]
-    assert len(order) == len(set(order)) >= 14
-    for n, module in enumerate(order):
-        assert imported(module) <= set(order[:n]), f"{module} imports from a room behind it"
+def test_every_module_has_its_chapter_and_both_sides_have_the_same_rooms():
+    modules = {p.relative_to(ROOT / "g100").with_suffix("").as_posix().replace("/", ".") for p in (ROOT / "g100").rglob("[!_]*.py")}
+    of = {path: module for path in chapters() if (module := module_of(path))}
+    assert sorted(of.values()) == sorted(modules)
+    for path, module in of.items():
+        room, _, name = module.partition(".")
+        assert path.parent.name.split("_")[1] == room
+        assert path.stem.split("_")[1] == {"errors": "notation"}.get(name, name)
+
+
+def test_chapters_are_numbered_as_they_are_read_without_a_gap():
+    numbers = [int(path.stem.split("_")[0]) for path in chapters() if path.stem != "index"]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_rooms_import_only_from_rooms_before_them_and_in_no_circle():
+    of = {module: imported(module) for path in chapters() if (module := module_of(path))}
+    assert len(of) >= 30
+    for module, others in of.items():
+        room = ROOMS.index(module.partition(".")[0])
+        assert all(ROOMS.index(other.partition(".")[0]) <= room for other in others), f"{module} imports from a room behind it"
+    done = []
+    while left := [module for module in of if module not in done]:
+        free = [module for module in left if of[module] <= set(done)]
+        assert free, f"these import one another in a circle: {left}"
+        done += free
+
+
+def classes() -> dict[str, list[str]]:
+    "The classes of the package and what each is derived from."
+    found = {}
+    for file in (ROOT / "g100").rglob("[!_]*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[node.name] = [getattr(base, "id", getattr(base, "attr", "")) for base in node.bases]
+    return found
+
+
+def test_classes_are_few_and_shallow():
+    "A class is there because it is a thing, not because a cell was too long for the one before it."
+    of = classes()
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(base) for base in of[name] if base in of), default=0)
+
+    assert len(of) <= 46, sorted(of)
+    assert max(map(depth, of)) <= 4, max(of, key=depth)
+    bases = [base for mine in of.values() for base in mine if base in of]
+    assert [name for name in of if bases.count(name) == 1] == [], "a class with a single subclass"
 
 
 def test_nothing_is_undefined_and_all_is_tidy():

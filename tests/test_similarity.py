@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from skimage.filters import prewitt_h, prewitt_v
 from skimage.metrics import structural_similarity
 
-from g100.foundations.errors import G100Error
 from g100.algorithms.similarity import C, gms, gms_scales, gradient_magnitude, grey, msgms, msgms_loss, ssim, ssim_loss
+from g100.foundations.errors import G100Error
+from g100.foundations.maps import full_size
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -110,6 +111,71 @@ def pyramid(a, b):
     for _ in range(4):
         yield a, b
         a, b = (x.unflatten(2, (-1, 2)).mean(3).unflatten(3, (-1, 2)).mean(4) for x in (a, b))
+
+
+def by_divisible_sides(a, b):
+    "Map and loss of Eq. 6 for sides that 8 divides: plain pooling, every scale enlarged to the picture."
+    size, scales = tuple(a.shape[2:]), []
+    a, b = grey(a), grey(b)
+    for _ in range(4):
+        scales.append(gms(a, b))
+        a, b = torch.nn.functional.avg_pool2d(a, 2), torch.nn.functional.avg_pool2d(b, 2)
+    map = torch.stack([full_size(s[:, 0], size) for s in scales]).mean(dim=0)
+    return map, torch.stack([(1 - s).mean() for s in scales]).mean()
+
+
+@pytest.mark.parametrize("h, w", [(16, 16), (40, 56), (224, 96)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_is_continued_where_eight_divides_the_sides(h, w, dtype):
+    a, b = (x.to(dtype) for x in blend(1, h, w))
+    map, loss = by_divisible_sides(a, b)
+    assert torch.equal(msgms(a, b), map) and torch.equal(msgms_loss(a, b), loss)
+
+
+SIDES = [(37, 51), (33, 53), (39, 55), (38, 52), (40, 56)]
+
+
+def one_scale(a, b, s: int):
+    "The map of scale s alone, at full size: Eq. 6 with s scales and with one fewer."
+    return s * msgms(a, b, s) - (s - 1) * msgms(a, b, s - 1) if s > 1 else msgms(a, b, 1)
+
+
+@pytest.mark.parametrize("h, w", SIDES)
+@pytest.mark.parametrize("s", [1, 2, 3, 4])
+def test_a_spot_is_found_where_it_is_at_every_scale(h, w, s):
+    "A square around row 16 and column 24: its response is the same on all sides of that point."
+    flat, spot = torch.zeros(2, 1, 1, h, w, dtype=torch.float64)
+    spot[..., 12:20, 20:28] = 0.5
+    seen = (1 - one_scale(flat, spot, s))[0, 4:28, 12:36]
+    assert seen.max() > 0.5
+    for axes in ((0,), (1,), (0, 1)):
+        torch.testing.assert_close(seen, seen.flip(axes))
+    torch.testing.assert_close(seen, seen.T)
+
+
+@pytest.mark.parametrize("h, w", SIDES)
+def test_a_picture_is_continued_by_its_border_values(h, w):
+    "Flat at its right and lower border, it has the map of the picture whose flat part goes on to the next multiple of 8."
+    a, b = blend(0, 40, 56)
+    a[..., 23:, :] = a[..., 39:] = b[..., 23:, :] = b[..., 39:] = 0.5
+    torch.testing.assert_close(msgms(a[..., :h, :w], b[..., :h, :w]), msgms(a, b)[:, :h, :w])
+
+
+@pytest.mark.parametrize("h, w", SIDES)
+@pytest.mark.parametrize("s", [1, 2, 3, 4])
+def test_the_last_pixels_are_seen_at_every_scale(h, w, s):
+    flat, spot = torch.zeros(2, 1, 1, h, w, dtype=torch.float64)
+    spot[..., h - 1 :, w - 1 :] = 1
+    seen = (1 - one_scale(flat, spot, s))[0]
+    assert seen.max() > 0.05 and seen[-1, -1].item() == pytest.approx(seen.max().item())
+
+
+@pytest.mark.parametrize("h, w", SIDES)
+def test_scales_cover_the_picture_and_the_loss_is_their_mean(h, w):
+    a, b = blend(0, h, w)
+    scales = gms_scales(a, b)
+    assert [tuple(s.shape[2:]) for s in scales] == [(-(-h // 2**s), -(-w // 2**s)) for s in range(4)]
+    assert msgms_loss(a, b).item() == pytest.approx(np.mean([1 - s.mean().item() for s in scales]))
 
 
 def test_one_scale_is_gms():

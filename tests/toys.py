@@ -1,29 +1,37 @@
 """A small real detector, and small pictures, for tests that need a detector but no network."""
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from g100.foundations.detector import ALGORITHMS, Detector, Inspection
 from g100.foundations.errors import G100Error
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
+class Mean(nn.Module):
+    "The absolute difference to the mean picture."
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, *size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean).abs().mean(1)
+
+
 class MeanPicture(Detector):
-    "The absolute difference to the mean good picture."
+    "How far a picture is from the mean of the good ones, at each pixel."
 
-    _tensors = ("mean_",)
+    def build(self, size):
+        return Mean(size)
 
-    def _fit(self, images):
-        self.mean_ = sum(x.sum(0) for x in self._batches(images, "averaging")) / len(images)
-
-    def _raw_map(self, x):
-        return (x - self.mean_).abs().mean(1)
+    def learn(self, model, lessons):
+        model.mean.copy_(sum(x.sum(0) for x in lessons.batches("averaging")) / len(lessons.images))
 
 
 ALGORITHMS["mean-picture"] = "tests.toys:MeanPicture"

@@ -16,7 +16,7 @@ from ..foundations.errors import G100Error
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #2c6558a6
 def _slack(D: int, dtype: torch.dtype) -> float:
-    "2 E(z) / (|z| + max |m|)^2 of Eq. (4) and (5)."
+    "2 E(z) / (|z| + rho)^2 of Eq. (4)."
     return (D + 4) * torch.finfo(dtype).eps
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #496f71bd
@@ -39,13 +39,20 @@ def _matrix_units(device: torch.device) -> bool:
     supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return device.type == "cpu" and supported()
 
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #047345ff
+def _error(norm: Tensor, lost: Tensor, rho: Tensor, share: float, slack: float) -> Tensor:
+    "E' of Eq. (6) for queries of length `norm` that lost `lost`, and bank vectors up to `rho` that lost `share` of it."
+    return slack * (norm + rho).square() + share * norm * rho + (1 + share) * lost * rho
+
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #87eac416
-def _limit(smallest: Tensor, slack: Tensor) -> Tensor:
-    "The limit of a row (n,) from its smallest value (n,) and twice the error bound (n,): Eq. (5), or (7) in bfloat16."
-    if smallest.dtype == slack.dtype:
-        return smallest + slack
-    t = smallest.to(slack.dtype)
-    return (t + 1.01 * 2.0**-8 * t.abs() + slack).to(smallest.dtype)
+def _limit(t: Tensor, norm: Tensor, lost: Tensor, rho: float, share: float, slack: float) -> Tensor:
+    "The limit of a row (n,) from its b-th smallest value t (n,), Eq. (5), or (7) in bfloat16, by the bounds (6) and (8)."
+    exact, top = t.dtype == norm.dtype, t.to(norm.dtype)
+    top = top if exact else top + 1.01 * 2.0**-8 * top.abs()
+    eps = slack if exact else slack + 2.0**-8
+    square = ((1 + 16 * eps) * norm.square() + 2 * top) / (1 - 4 * eps)
+    near = (norm + square.clamp(min=0).sqrt()).clamp(max=rho)
+    return (top + 2 * _error(norm, lost, near, share, slack)).to(t.dtype)
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #6594584c
 _GROUP = 32
@@ -85,10 +92,9 @@ def _group_minima(S: Tensor) -> Tensor:
     return S
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #ea341781
-def _candidates(S: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    "All (row, column) where S (n, M) is below the limit of its row, Eq. (5) or (7), row by row."
-    low, groups = _group_minima(S), S.view(len(S), _GROUP, -1)
-    limit = _limit(low.amin(1), slack)
+def _candidates(S: Tensor, low: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    "All (row, column) where S (n, M) is at most the limit of its row (n,), row by row; `low` are its group minima."
+    groups = S.view(len(S), _GROUP, -1)
     row, group = (low <= limit[:, None]).nonzero(as_tuple=True)
     which, member = (groups[row, :, group] <= limit[row, None]).nonzero(as_tuple=True)
     return row[which], member.mul_(groups.shape[2]).add_(group[which])
@@ -119,61 +125,52 @@ def _first(k: int, n: int, row: Tensor, column: Tensor, distance: Tensor) -> tup
     keep = order[(count.cumsum(0) - count)[:, None] + torch.arange(k, device=row.device)]
     return distance[keep], column[keep]
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #5d0c07d9
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #ebc9ed5f
 _BLOCK = {"cpu": 2**23}
 
 
-class _Bank:
-    "A bank of vectors (M, D) prepared for Eq. (3)."
+def _blocks(Z: Tensor, centre: Tensor, table: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    "For every chunk of Z (n, D): the chunk, its block of Eq. (3), its centred lengths, and what rounding took of them."
+    (width, M), D = table.shape, Z.shape[1]
+    rows = max(64, _BLOCK.get(Z.device.type, 2**28) // (4 * M))
+    left = table.new_ones(min(rows, len(Z)), width)
+    block = table.new_empty(len(left), M)
+    for z in Z.split(rows) if len(Z) else ():
+        n, centred = len(z), z - centre
+        left[:n, :D] = centred
+        norm = torch.linalg.vector_norm(centred, dim=1)
+        exact = left.dtype == centred.dtype
+        lost = torch.zeros_like(norm) if exact else torch.linalg.vector_norm(centred - left[:n, :D], dim=1)
+        yield z, torch.mm(left[:n], table, out=block[:n]), norm, lost
+
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #f05c891c
+class Neighbors:
+    "Exact nearest neighbours in `bank` (M, D), a float tensor or array; all results on its device."
 
     def __init__(self, bank):
         self.bank = _vectors("bank", bank)
         if not len(self.bank):
             raise G100Error("the bank is empty; fit on at least one picture")
-        self.mean = self.bank.mean(0)
+        self.centre = self.bank[:: len(self.bank) // 1024 + 1].median(0).values
         with _full_precision(self.bank.device):
-            centred = self.bank - self.mean
+            centred = self.bank - self.centre
             coarse = centred.dtype == torch.float32 and _matrix_units(centred.device)
             self.table = _table(centred, torch.bfloat16 if coarse else centred.dtype)
-            self.reach = torch.linalg.vector_norm(centred, dim=1).max()
-            stored = self.table.T[: len(centred), : centred.shape[1]]
-            self.lost = torch.linalg.vector_norm(stored + centred, dim=1).max()
+            lost = torch.linalg.vector_norm(self.table.T[: len(centred), : centred.shape[1]] + centred, dim=1)
+            norm = torch.linalg.vector_norm(centred, dim=1)
+        share = lost / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        self.bounds = float(norm.max()), float(share.max()), _slack(centred.shape[1], centred.dtype)
 
     def __len__(self) -> int:
         return len(self.bank)
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #e2385daa
-def _error(self: _Bank, centred: Tensor, left: Tensor) -> Tensor:
-    "Twice the bound (4) for centred queries (n, D), or (6) where the left factor (n, D) holds them rounded."
-    norm = torch.linalg.vector_norm(centred, dim=1)
-    double = (norm + self.reach).square_().mul_(_slack(centred.shape[1], centred.dtype))
-    if left.dtype == centred.dtype:
-        return double
-    lost = torch.linalg.vector_norm(centred - left, dim=1)
-    return double.add_(norm * self.lost).add_(lost * (self.reach + self.lost)).mul_(2)
-
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #ebc9ed5f
-def _blocks(self: _Bank, Z: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    "For every chunk of queries: the chunk, its block of Eq. (3), and twice the error bound."
-    (width, M), D = self.table.shape, Z.shape[1]
-    rows = max(64, _BLOCK.get(Z.device.type, 2**28) // (4 * M))
-    left = self.table.new_ones(min(rows, len(Z)), width)
-    block = self.table.new_empty(len(left), M)
-    for z in Z.split(rows) if len(Z) else ():
-        n, centred = len(z), z - self.mean
-        left[:n, :D] = centred
-        yield z, torch.mm(left[:n], self.table, out=block[:n]), _error(self, centred, left[:n, :D])
-
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #f05c891c
-class Neighbors(_Bank):
-    "Exact nearest neighbours in `bank` (M, D), a float tensor or array; all results on its device."
-
     def nearest(self, Z) -> tuple[Tensor, Tensor]:
         "For every row of Z (n, D) the distance to its nearest bank vector (n,) and the index of that (n,)."
-        parts = [(self.mean.new_empty(0), torch.empty(0, dtype=torch.long, device=self.mean.device))]
-        with _full_precision(self.mean.device):
-            for z, S, slack in _blocks(self, _vectors("Z", Z, self.bank)):
-                pairs = _candidates(S, slack)
+        parts = [(self.bank.new_empty(0), torch.empty(0, dtype=torch.long, device=self.bank.device))]
+        with _full_precision(self.bank.device):
+            for z, S, *lengths in _blocks(_vectors("Z", Z, self.bank), self.centre, self.table):
+                low = _group_minima(S)
+                pairs = _candidates(S, low, _limit(low.amin(1), *lengths, *self.bounds))
                 parts.append(_winners(len(z), *pairs, _distances(z, self.bank, *pairs)))
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
@@ -181,10 +178,10 @@ class Neighbors(_Bank):
         "The k nearest bank vectors of every row of Z (n, D): distances (n, k), ascending, and indices (n, k)."
         if not 1 <= k <= len(self):
             raise G100Error(f"k={k} neighbours are not in 1..{len(self)}, the size of the bank")
-        parts = [(self.mean.new_empty(0, k), torch.empty(0, k, dtype=torch.long, device=self.mean.device))]
-        with _full_precision(self.mean.device):
-            for z, S, slack in _blocks(self, _vectors("Z", Z, self.bank)):
-                limit = _limit(S.topk(k, dim=1, largest=False).values[:, -1], slack)
+        parts = [(self.bank.new_empty(0, k), torch.empty(0, k, dtype=torch.long, device=self.bank.device))]
+        with _full_precision(self.bank.device):
+            for z, S, *lengths in _blocks(_vectors("Z", Z, self.bank), self.centre, self.table):
+                limit = _limit(S.topk(k, dim=1, largest=False).values[:, -1], *lengths, *self.bounds)
                 pairs = (S <= limit[:, None]).nonzero(as_tuple=True)
                 parts.append(_first(k, len(z), *pairs, _distances(z, self.bank, *pairs)))
         return tuple(map(torch.cat, zip(*parts, strict=True)))

@@ -52,7 +52,7 @@ def gms(a: torch.Tensor, b: torch.Tensor, c: float = C) -> torch.Tensor:
 
 # %% ../../nbs/2_algorithms/15_similarity.ipynb #bdf357f0
 def gms_scales(a: torch.Tensor, b: torch.Tensor, scales: int = 4, c: float = C) -> list[torch.Tensor]:
-    "GMS of the grey pictures at `scales` scales, each half the last: tensors (B, 1, H_s, W_s), finest first."
+    "GMS of the grey pictures at `scales` scales, each half the last, rounded up: (B, 1, H_s, W_s) of Eq. 7, finest first."
     check_pair(a, b)
     if min(a.shape[2:]) < 2**scales:
         raise G100Error(f"pictures of {a.shape[2]} x {a.shape[3]} pixels are too small for {scales} scales of GMS; "
@@ -60,15 +60,16 @@ def gms_scales(a: torch.Tensor, b: torch.Tensor, scales: int = 4, c: float = C) 
     a, b = grey(a), grey(b)
     found = [gms(a, b, c)]
     for _ in range(scales - 1):
-        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        a, b = F.avg_pool2d(a, 2, ceil_mode=True), F.avg_pool2d(b, 2, ceil_mode=True)
         found.append(gms(a, b, c))
     return found
 
 # %% ../../nbs/2_algorithms/15_similarity.ipynb #0f85cbef
 def msgms(a: torch.Tensor, b: torch.Tensor, scales: int = 4, c: float = C) -> torch.Tensor:
     "Multi-scale GMS map (B, H, W) of pictures (B, C, H, W), Eq. 6: in (0, 1], 1 where nothing differs."
-    size = tuple(a.shape[2:])
-    return torch.stack([full_size(s[:, 0], size) for s in gms_scales(a, b, scales, c)]).mean(dim=0)
+    (H, W), maps = a.shape[2:], [s[:, 0] for s in gms_scales(a, b, scales, c)]
+    large = (full_size(m, (m.shape[1] << s, m.shape[2] << s)) for s, m in enumerate(maps))
+    return torch.stack([m[:, :H, :W] for m in large]).mean(dim=0)
 
 
 def msgms_loss(a: torch.Tensor, b: torch.Tensor, scales: int = 4, c: float = C) -> torch.Tensor:
@@ -89,7 +90,7 @@ def window_matrix(n: int, window: int, sigma: float, device: torch.device, dtype
 
 # %% ../../nbs/2_algorithms/15_similarity.ipynb #44c3eda8
 def ssim(a: torch.Tensor, b: torch.Tensor, window: int = 11, sigma: float = 1.5, data_range: float = 1.0):
-    "SSIM map (B, C, H, W) of two pictures (B, C, H, W), Eq. 8: in (-1, 1], 1 where nothing differs."
+    "SSIM map (B, C, H, W) of two pictures (B, C, H, W), Eq. 9: in (-1, 1], 1 where nothing differs."
     check_pair(a, b)
     if window < 3 or window % 2 == 0:
         raise G100Error(f"window={window}: SSIM wants an odd number of pixels, such as 11")

@@ -84,7 +84,7 @@ def good_only(images: ImageSet, y=None) -> ImageSet:
                         f"the first is {images.names[bad[0]]}")  # fmt: skip
     return images
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #24d82bf2
+# %% ../../nbs/1_foundations/08_detector.ipynb #d8cc73ff
 PURPOSES = ("order", "step", "validation")
 
 
@@ -94,7 +94,7 @@ def generator(seed: int, purpose: str, count: int, rank: int = 0) -> torch.Gener
     words = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #cb6f997a
+# %% ../../nbs/1_foundations/08_detector.ipynb #80f851a4
 @contextmanager
 def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     "Seed torch's global generators inside the block, and cuDNN's choices; afterwards all is as it was before."
@@ -120,7 +120,7 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         raise G100Error(f"device={name!r}: {str(error).splitlines()[0]}; try 'auto' or 'cpu'") from None
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #7ef6cc2a
+# %% ../../nbs/1_foundations/08_detector.ipynb #7c02bad6
 @dataclass(frozen=True)
 class Options:
     "How a fit is run."
@@ -130,7 +130,7 @@ class Options:
     checkpoint: Path | None = None  # a file, written while something is trained
     resume: bool = False  # continue from the checkpoint if it is there
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #2ecfbdc5
+# %% ../../nbs/1_foundations/08_detector.ipynb #b1d33890
 @dataclass(frozen=True)
 class Scoring:
     "How a picture becomes a map and a score, whatever the algorithm."
@@ -147,7 +147,7 @@ class Scoring:
         "How a picture of that size (H, W) lies under its map: as the network sees it, or at its own size with `tile`."
         return self.view if self.tile is None else View(size)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #1ffef5ec
+# %% ../../nbs/1_foundations/08_detector.ipynb #22c099a7
 class Judge(nn.Module):
     "Pictures (B, 3, H, W) in [0, 1] -> maps (B, H, W) and scores (B,), higher is more anomalous."
 
@@ -177,13 +177,14 @@ def cut(images: ImageSet, tile: int, overlap: int) -> ImageSet:
         labels += [0 if images.labels[i] == 0 else -1] * len(corners)
     return ImageSet(crops, names, labels, ["crop"] * len(crops), [None] * len(crops))
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #38076e48
+# %% ../../nbs/1_foundations/08_detector.ipynb #cf60975b
 def judged_in_crops(judge: Judge, image: ImageSet, device: torch.device, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     "The map (1, H, W) and the score (1,) of one picture, from its crops."
     scoring, scores = judge.scoring, []
     whole = ImageSet([image[0]], image.names, image.labels, image.defects, [None])
+    crops = cut(whole, scoring.tile, scoring.overlap)
     mosaic = Mosaic(image_size(whole.images[0]), scoring.tile, scoring.overlap, device)
-    for x in batches(cut(whole, scoring.tile, scoring.overlap), scoring.view, batch_size):
+    for x in batches(crops, scoring.view, batch_size):
         maps, score = judge(x.to(device, non_blocking=True))
         mosaic.lay(maps)
         scores.append(score)
@@ -214,7 +215,7 @@ def judged(judge: Judge, images: ImageSet, device: torch.device, batch_size: int
         yield finite(maps, scores, images.names[start : start + len(scores)])
         start += len(scores)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #5107d47a
+# %% ../../nbs/1_foundations/08_detector.ipynb #4c18fcd6
 def calibrated(judge: Judge, held_out: ImageSet, target_fpr: float, batch_size: int, options: Options) -> Calibration:
     "The record of good pictures that have not taught."
     scores, peaks, medians = [], [], []
@@ -225,7 +226,7 @@ def calibrated(judge: Judge, held_out: ImageSet, target_fpr: float, batch_size: 
     typical = float(np.median(np.concatenate(medians)))
     return Calibration(np.concatenate(scores), np.concatenate(peaks), typical, target_fpr)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #a5dcb893
+# %% ../../nbs/1_foundations/08_detector.ipynb #427699d7
 @dataclass(frozen=True, eq=False)
 class Fitted:
     "All that a fit leaves, in one piece; it judges."
@@ -273,7 +274,7 @@ class Fitted:
         told = {"typical": self.calibration.typical, "counts": self.counts, "notes": self.notes}
         return {"parameters": self.parameters, "fitted": found | told}
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #5b7f9f1c
+# %% ../../nbs/1_foundations/08_detector.ipynb #397939ad
 @dataclass(frozen=True, eq=False)
 class Lessons:
     "What an algorithm learns from."
@@ -309,7 +310,7 @@ class Lessons:
         "Lessons of the other pictures, and of a `share` of them in (0, 1), by `split`; both write into the same notes."
         return tuple(replace(self, pictures=part) for part in split(self.pictures, share, seed))
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #95511781
+# %% ../../nbs/1_foundations/08_detector.ipynb #23b4c976
 MOVED = {
     "device": "it is told to fit(X, device=...) and load(directory, device=...)",
     "verbose": "it is told to fit(X, verbose=...) and inspect(X, verbose=...)",
@@ -349,7 +350,7 @@ def check_common(detector: "Detector") -> None:
         if detector.resize is not None:
             raise G100Error(f"resize={detector.resize} with tile={detector.tile}: crops are not cropped; leave resize out")
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #cdf51552
+# %% ../../nbs/1_foundations/08_detector.ipynb #500cabfd
 AFTERWARDS = ("sigma", "image_score", "opening", "target_fpr")  # what `recalibrate` takes over
 
 
@@ -390,7 +391,7 @@ def name_of(cls: type) -> str:
     target = f"{cls.__module__}:{cls.__name__}"
     return next((name for name, listed in ALGORITHMS.items() if listed == target), target)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #9fb83ec5
+# %% ../../nbs/1_foundations/08_detector.ipynb #40bf4e11
 def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Fitted:
     "What the detector, by its parameters, makes of good pictures; nothing of the detector is changed."
     teach, held_out = split(good, detector.calibration, detector.seed)
@@ -419,7 +420,7 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #d4687968
+# %% ../../nbs/1_foundations/08_detector.ipynb #b6309198
 @dataclass(eq=False, repr=False, kw_only=True)
 class Detector(OutlierMixin, BaseEstimator):
     "What g100's algorithms have in common: scikit-learn's outlier detector, for pictures, with maps."
@@ -535,7 +536,7 @@ class Detector(OutlierMixin, BaseEstimator):
         card = {"algorithm": name_of(type(self))} | self.fitted_.card()
         return write_model(directory, card, self.fitted_.tensors(), force)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #254073ba
+# %% ../../nbs/1_foundations/08_detector.ipynb #86204120
 def filled(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
     "A module that was built on the meta device, with these tensors in it, on the CPU."
     model = model.to_empty(device="cpu")
@@ -567,7 +568,7 @@ def load(directory, device: str = "auto") -> Detector:
         detector = algorithm(card["algorithm"])(**parameters)
         detector.check()
         detector.fitted_ = restored(detector, card["fitted"], tensors, pick_device(device))
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (G100Error, KeyError, TypeError, RuntimeError, AttributeError) as error:
         why = " ".join(str(error).split())
-        raise G100Error(f"{directory}: written by another version of g100 ({why}); fit and save it again") from None
+        raise G100Error(f"{directory}: not a model of this version of g100 ({why}); fit and save it again") from None
     return detector

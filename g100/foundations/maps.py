@@ -48,7 +48,7 @@ def smoothing_matrix(H: int, sigma: float) -> np.ndarray:
     np.add.at(S, (np.arange(H)[:, None], np.minimum(j, 2 * H - 1 - j)), g)
     return S
 
-# %% ../../nbs/1_foundations/05_maps.ipynb #31561942
+# %% ../../nbs/1_foundations/05_maps.ipynb #6aeada56
 def kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     "`make`, whose last 64 tensors are kept for the next call with the same arguments."
 
@@ -161,7 +161,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
     inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & ~inner.astype(bool)
 
-# %% ../../nbs/1_foundations/05_maps.ipynb #cfd86f5f
+# %% ../../nbs/1_foundations/05_maps.ipynb #abf60d4f
 def disk(diameter: int) -> list[tuple[int, int]]:
     "The pixels (row, column) of a disk in its square."
     return [tuple(p) for p in np.argwhere(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter)))]

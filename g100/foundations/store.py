@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'PICKLES', 'replaced', 'write_text', 'fresh_folder', 'locked', 'digest', 'write_tensors', 'read_tensors',
-           'canonical', 'write_model', 'not_a_number', 'read_card', 'read_model']
+           'plain', 'canonical', 'write_model', 'not_a_number', 'read_card', 'read_model']
 
-# %% ../../nbs/1_foundations/26_store.ipynb #a117aeb8
+# %% ../../nbs/1_foundations/26_store.ipynb #c3e3a0ff
 import hashlib
 import json
 import os
@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from .errors import G100Error
 
-# %% ../../nbs/1_foundations/26_store.ipynb #1f3aa057
+# %% ../../nbs/1_foundations/26_store.ipynb #67966a76
 @contextmanager
 def replaced(file) -> Iterator[Path]:
     "A draft that takes the place of `file` when the block ends well, and vanishes when it does not."
@@ -49,7 +49,7 @@ def write_text(file, text: str) -> None:
     with replaced(file) as draft:
         draft.write_text(text, encoding="utf-8")
 
-# %% ../../nbs/1_foundations/26_store.ipynb #b5913784
+# %% ../../nbs/1_foundations/26_store.ipynb #2ef24d72
 @contextmanager
 def fresh_folder(goal, force: bool = False) -> Iterator[Path]:
     "A temporary folder that becomes `goal` when the block ends well, and vanishes when it does not."
@@ -71,7 +71,7 @@ def fresh_folder(goal, force: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
-# %% ../../nbs/1_foundations/26_store.ipynb #b9b457d0
+# %% ../../nbs/1_foundations/26_store.ipynb #4d260967
 @contextmanager
 def locked(file, wait: bool = False) -> Iterator[None]:
     "Hold the lock of that name; it ends with the process. Without `wait`, G100Error if another process holds it."
@@ -89,7 +89,7 @@ def locked(file, wait: bool = False) -> Iterator[None]:
         raise G100Error(f"{file.parent}: another command is at work here ({by}); wait for it, or name another folder") \
             from None
 
-# %% ../../nbs/1_foundations/26_store.ipynb #e89565ec
+# %% ../../nbs/1_foundations/26_store.ipynb #783293c1
 def digest(tensors: dict[str, torch.Tensor]) -> str:
     "SHA-256 of named tensors: their names, types, shapes and bytes, in the order of the names."
     whole = hashlib.sha256()
@@ -106,7 +106,7 @@ def write_tensors(file, tensors: dict[str, torch.Tensor], card: dict | None = No
     with replaced(file) as draft:
         save_file(plain, draft, metadata={"g100": json.dumps((card or {}) | {"sha256": digest(plain)})})
 
-# %% ../../nbs/1_foundations/26_store.ipynb #1c966f16
+# %% ../../nbs/1_foundations/26_store.ipynb #6c858d43
 def read_tensors(file, what: str, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and card that `write_tensors` wrote. `what` it is ("checkpoint") and the `remedy` ("delete it") go into
     the G100Error for a file that is missing, truncated, altered, not finite or something else."""
@@ -126,14 +126,19 @@ def read_tensors(file, what: str, remedy: str) -> tuple[dict[str, torch.Tensor],
             raise G100Error(f"{what} {file}: {name} holds NaN or Inf; {remedy}")
     return tensors, card
 
-# %% ../../nbs/1_foundations/26_store.ipynb #fe08829e
+# %% ../../nbs/1_foundations/26_store.ipynb #2ac0ec6a
 FORMAT = 2  # of the model folder; a change that old code cannot read raises it
 PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib"}
 
 
+def plain(value):
+    "What JSON can hold of a path or of one of numpy's numbers."
+    return value.item() if hasattr(value, "item") else str(value)
+
+
 def canonical(card: dict) -> str:
     "The one text of a card, whatever its file looks like. ValueError where it holds nan or infinity."
-    return json.dumps(card, sort_keys=True, allow_nan=False)
+    return json.dumps(card, sort_keys=True, allow_nan=False, default=plain)
 
 
 def write_model(directory, card: dict, tensors: dict[str, torch.Tensor], force: bool = False) -> Path:
@@ -142,10 +147,10 @@ def write_model(directory, card: dict, tensors: dict[str, torch.Tensor], force: 
     with fresh_folder(directory, force) as draft:
         sha256 = hashlib.sha256(canonical(card).encode()).hexdigest()
         write_tensors(draft / "model.safetensors", tensors, {"card": sha256})
-        write_text(draft / "model.json", json.dumps(card, indent=1) + "\n")
+        write_text(draft / "model.json", json.dumps(card, indent=1, default=plain) + "\n")
     return Path(directory)
 
-# %% ../../nbs/1_foundations/26_store.ipynb #c18c1a63
+# %% ../../nbs/1_foundations/26_store.ipynb #6c41de5b
 def not_a_number(word: str):
     raise ValueError(f"{word} is no number")
 

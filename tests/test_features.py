@@ -1,4 +1,4 @@
-"g100.backbones: levels, weights from everywhere, what is refused, and what frozen means."
+"g100.foundations.features: levels, weights from everywhere, what is refused, and what frozen means."
 
 import os
 import pickle
@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from g100 import backbones as gb
-from g100.foundations.features import Backbone, list_backbones
+from g100.foundations import features as gb
+from g100.foundations.features import Backbone, Teacher, list_backbones
 from tests.toys import line_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
@@ -111,7 +111,7 @@ def test_a_file_of_the_whole_network_loads(tmp_path, name, levels):
     net = Backbone(name, levels, tmp_path / "w.safetensors")
     given = {gb.canonical(key): value for key, value in whole.state_dict().items()}
     for key, value in net.state_dict().items():
-        if not key.endswith("num_batches_tracked"):
+        if key.startswith("net.") and not key.endswith("num_batches_tracked"):
             assert torch.equal(value, given[gb.canonical(key)]), key
     again = Backbone(name, levels, net.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(net(X), again(X), strict=True))
@@ -163,7 +163,7 @@ def test_weights_that_are_no_weights():
 
 def test_offline_is_one_line_and_soon(tmp_path):
     "In a process of its own, with an empty cache, for the hub reads its environment once."
-    code = ("import time; from g100.backbones import Backbone; from g100.errors import G100Error; t = time.time()\n"
+    code = ("import time; from g100.foundations.features import Backbone; from g100.foundations.errors import G100Error; t = time.time()\n"
             "try: Backbone('resnet18', (2, 3), 'pretrained')\n"
             "except G100Error as e: print(time.time() - t, e)")  # fmt: skip
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -228,5 +228,37 @@ def test_normalisation_is_the_networks_own():
         net = Backbone(name, (1,), "random")
         assert float(net.mean[0, 0]) == pytest.approx(mean)
         assert torch.equal(net(X)[0], net.net((X - net.mean) / net.std)[0])
-        assert not {"mean", "std"} & set(net.state_dict())
+        assert {"mean", "std"} < set(net.state_dict()), "all that judging needs is saved"
         assert net.to(torch.float64)(X.double())[0].dtype == torch.float64
+
+
+# --- a teacher ---
+
+
+@pytest.mark.parametrize("pictures, size", [(1, 32), (1, 64), (3, 32)])
+def test_a_teacher_of_one_position_is_finite(pictures, size):
+    "With one position in one picture no channel has a variance, and 0 / 0 must not be its scale."
+    teacher = Teacher(Backbone("lite0", (2, 4))).learn([torch.rand(pictures, 3, size, size)])
+    for f in teacher(torch.rand(2, 3, size, size)):
+        assert f.isfinite().all()
+    assert teacher.std1.min() > 0
+
+
+def test_building_a_network_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    for weights in ("embedded", "random"):
+        torch.manual_seed(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Backbone("lite0", (2, 3), weights)
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_on_meta_a_network_is_its_structure_and_no_weights_are_looked_up():
+    with torch.device("meta"):
+        empty = Backbone("lite0", (2, 3), "no/such/file.safetensors")
+    whole = Backbone("lite0", (2, 3))
+    empty.to_empty(device="cpu").load_state_dict(whole.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(empty(x), whole(x), strict=True))

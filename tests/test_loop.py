@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,12 +18,13 @@ from torch import nn
 
 from g100.foundations.pictures import as_image_set
 from g100.foundations.views import View
-from g100.foundations.detector import ALGORITHMS, load
+from g100.foundations.detector import ALGORITHMS, generator, load
 from g100.foundations.errors import G100Error
-from g100.foundations.checkpoint import read_checkpoint, write_checkpoint
-from g100.foundations.loop import Trained, accelerator_for, train
-from g100.foundations.recipe import Pictures, Recipe, SCHEDULES, flips, generator
-from tests.toys import pictures
+from g100.foundations.checkpoint import read_checkpoint
+from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, train
+from g100.foundations.recipe import SCHEDULES, Pictures, Recipe, flips
+from g100.foundations.store import write_tensors
+from tests.toys import line_of, pictures, spotted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
 
@@ -196,6 +197,16 @@ def test_time_budget_ends_the_run_and_the_cosine():
     assert state.history[-1]["learning_rate"] < 1e-4
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_budget_of_no_time_still_takes_a_step(schedule):
+    "It taught nothing and said: loss nan."
+    model, recipe = network(norm=False), Recipe(epochs=5, batch_size=6, max_minutes=1e-9, schedule=schedule)
+    before = weights(model)
+    state = train(model, plain_loss, stack(), recipe)
+    assert state.stopped == "minutes" and state.step == 1 and math.isfinite(state.history[0]["loss"])
+    assert state.history[0]["learning_rate"] == recipe.learning_rate and not torch.equal(before, weights(model))
+
+
 # --- checkpoints ---
 
 
@@ -238,7 +249,7 @@ def test_a_finished_run_is_taken_from_its_checkpoint(tmp_path):
 
 KILLED = """
 import sys, time, torch
-from tests.test_training import *
+from tests.test_loop import *
 torch.set_num_threads(1)
 file, pause = sys.argv[1], float(sys.argv[2])
 def loss(model, x, random):
@@ -273,23 +284,14 @@ def test_killed_by_the_system_and_continued(tmp_path):
 
 def test_damaged_checkpoint_is_named(tmp_path):
     file = tmp_path / "c"
-    write_checkpoint(file, {"a": torch.arange(100.0)}, {"state": 1})
-    assert torch.equal(read_checkpoint(file)[0]["a"], torch.arange(100.0))
+    train(network(), noisy_loss, stack(), RECIPE, checkpoint=file)
     good = file.read_bytes()
-    for bad in (good[:-8], good[:50], b"", good[:-8] + bytes(8), b"\0" * 100):
+    for bad in (good[:-8], good[:50], b"", good[:-8] + bytes([7]) * 8, b"\0" * 100):
         file.write_bytes(bad)
         with pytest.raises(G100Error, match=f"checkpoint {file}.*delete it"):
             read_checkpoint(file)
-
-
-def test_a_writer_that_dies_leaves_the_old_file(tmp_path, monkeypatch):
-    file = tmp_path / "c"
-    write_checkpoint(file, {"a": torch.zeros(3)}, {})
-    before = file.read_bytes()
-    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
-        write_checkpoint(file, {"a": torch.ones(3)}, {})
-    assert file.read_bytes() == before
+    write_tensors(file, {"w": torch.ones(1)}, {"kind": "a model"})
+    assert "a file of another kind" in line_of(read_checkpoint, file)
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):
@@ -304,6 +306,16 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         again(data=stack(seed=1))
     with pytest.raises(G100Error, match="network was"):
         again(model=nn.Conv2d(3, 3, 1))
+
+
+def test_what_the_caller_adds_to_the_fingerprint_counts(tmp_path):
+    def again(**more):
+        return train(network(), noisy_loss, stack(), RECIPE, checkpoint=tmp_path / "c", resume=True, fingerprint=more)
+
+    again(loss="noisy", sides=(4, 8))
+    again(loss="noisy", sides=(4, 8))
+    for more in ({"loss": "noisy", "sides": (4, 16)}, {"loss": "plain", "sides": (4, 8)}, {"loss": "noisy"}):
+        assert "belongs to another run" in line_of(lambda more=more: again(**more))
 
 
 def test_existing_checkpoint_is_not_overwritten(tmp_path):
@@ -354,7 +366,7 @@ def test_weights_that_become_nan_are_not_stored(tmp_path):
 
 TWO = """
 import sys, torch
-from tests.test_training import *
+from tests.test_loop import *
 torch.set_num_threads(1)
 model = network(norm=False)
 state = train(model, plain_loss, stack(), Recipe(epochs=3, batch_size=6, learning_rate=1e-2), validation=stack(5, 1))
@@ -378,48 +390,121 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     assert loss == pytest.approx(state.history[-1]["validation"], rel=1e-3)
 
 
+DRAWS = """
+import json, sys, torch
+from pathlib import Path
+from tests.test_loop import *
+torch.set_num_threads(1)
+drawn = []
+def loss(model, x, random):
+    drawn.append(torch.rand(3, generator=random).tolist())
+    return plain_loss(model, x, random)
+train(network(norm=False), loss, stack(), Recipe(epochs=1, batch_size=6), augment=flips("h"))
+import accelerate
+Path(f"{sys.argv[1]}.{accelerate.PartialState().process_index}").write_text(json.dumps(drawn))
+"""
+
+
+def test_two_processes_draw_noise_of_their_own(tmp_path):
+    (tmp_path / "two.py").write_text(DRAWS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*launch, str(tmp_path / "two.py"), str(tmp_path / "w")], check=True, env=env)
+    first, second = (json.loads((tmp_path / f"w.{rank}").read_text()) for rank in (0, 1))
+    assert len(first) == len(second) == 3 and all(a != b for a, b in zip(first, second, strict=True))
+
+
+def test_batch_normalisation_breaks_the_mean_of_gradients():
+    "What the text says: without it the mean of two halves' gradients is the whole's, with it it is not."
+    x = next(stack(8).batches(8)).double()
+    for norm in (False, True):
+        model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU()).double()
+        slopes = [torch.autograd.grad(model(part).square().mean(), model[0].weight)[0] for part in (x, x[0::2], x[1::2])]
+        apart = ((slopes[1] + slopes[2]) / 2 - slopes[0]).norm() / slopes[0].norm()
+        assert (apart > 1e-3) == norm
+
+
 # --- the detector ---
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class Copier(Trained):
-    "A toy: the network learns to copy."
+class Copy(nn.Module):
+    "What a network that learns to copy cannot copy."
 
-    def _fit(self, images):
-        self.model_ = network(self.seed)
-        self._train(self.model_, plain_loss, images)
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 3, 3, padding=1))
 
-    def _raw_map(self, x):
-        return (self.model_(x) - x).abs().mean(1)
-
-    def _state(self):
-        return super()._state() | {f"model.{name}": t for name, t in self.model_.state_dict().items()}
-
-    def _restore(self, tensors):
-        super()._restore(tensors)
-        self.model_ = network(self.seed).eval()
-        self.model_.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    def forward(self, x):
+        return (self.net(x) - x).abs().mean(1)
 
 
-ALGORITHMS.setdefault("copier", "tests.test_training:Copier")
+class Copier(TrainedDetector):
+    "A toy."
+
+    def build(self, size):
+        return Copy()
+
+    def objective(self, model, lessons):
+        lessons.notes["names"] = list(lessons.pictures.names)
+        return Objective(model.net, plain_loss)
+
+
+ALGORITHMS.setdefault("copier", "tests.test_loop:Copier")
+SMALL = {"image_size": 16, "sigma": 0}
 
 
 def test_detector_trains_and_travels_with_its_history(tmp_path):
-    detector = Copier(image_size=16, sigma=0, epochs=3, device="cpu", checkpoint=str(tmp_path / "c")).fit(pictures(20))
+    detector = Copier(**SMALL, epochs=3).fit(pictures(20), checkpoint=tmp_path / "c")
     again = load(detector.save(tmp_path / "m"), device="cpu")
-    assert again.history_ == detector.history_ and len(again.history_) == 3
+    assert again.history_ == detector.history_ and len(again.history_) == 3 and again.stopped_ == "epochs"
     np.testing.assert_array_equal(again.score_samples(pictures(5)), detector.score_samples(pictures(5)))
-    resumed = Copier(**detector.get_params() | {"resume": True}).fit(pictures(20))
+    resumed = Copier(**detector.get_params()).fit(pictures(20), checkpoint=str(tmp_path / "c"), resume=True)
     np.testing.assert_array_equal(resumed.score_samples(pictures(5)), detector.score_samples(pictures(5)))
     json.dumps(detector.history_)
 
 
+def test_resume_knows_whose_checkpoint_it_is(tmp_path):
+    Copier(**SMALL, epochs=2).fit(pictures(20), checkpoint=tmp_path / "c")
+
+    def again(**changed):
+        return Copier(**SMALL | {"epochs": 2} | changed).fit(pictures(20), checkpoint=tmp_path / "c", resume=True)
+
+    for changed in ({"sigma": 3.0, "image_score": "mean", "target_fpr": 0.3, "opening": 1}, {"learning_rate": 1e-5}):
+        again(**changed)
+    for changed in ({"flip": "h"}, {"train_batch": 5}, {"seed": 1}, {"validation": 0.3}, {"calibration": 0.4}):
+        said = line_of(lambda changed=changed: again(**changed))
+        assert "belongs to another run" in said
+    assert "pictures was" in line_of(lambda: Copier(**SMALL, epochs=2).fit(pictures(20, seed=4), checkpoint=tmp_path / "c",
+                                                                          resume=True))  # fmt: skip
+
+
 def test_detector_without_validation():
-    detector = Copier(image_size=16, sigma=0, epochs=2, device="cpu", validation=0).fit(pictures(12))
+    detector = Copier(**SMALL, epochs=2, validation=0).fit(pictures(12))
     assert [row["validation"] for row in detector.history_] == [None, None]
+
+
+def test_crops_that_validate_are_of_pictures_that_do_not_teach(monkeypatch):
+    from g100.foundations import loop
+
+    given = []
+    monkeypatch.setattr(loop, "Pictures", lambda images, *rest: given.append(images) or Pictures(images, *rest))
+    detector = Copier(image_size=16, tile=16, overlap=8, epochs=1, validation=0.25).fit(list(pictures(30, 32)))
+    teach, check = ({name.partition("@")[0] for name in images.names} for images in given)
+    assert not teach & check and len(teach) == 18 and len(check) == 6 == detector.counts_["validation"]
+    assert len(given[1]) == 6 * 9, "of each picture all crops"
+
+
+def test_a_refit_whose_loss_becomes_nan_leaves_the_old_detector():
+    detector = Copier(**SMALL, epochs=2).fit(pictures(20))
+    x, record = spotted(4)[0], detector.fitted_
+    before = detector.score_samples(x)
+    with pytest.raises(G100Error, match="training stopped"):
+        detector.set_params(learning_rate=1e30, epochs=30).fit(pictures(20, seed=3))
+    assert detector.fitted_ is record
+    np.testing.assert_array_equal(detector.set_params(learning_rate=1e-3, epochs=2).score_samples(x), before)
 
 
 @pytest.mark.parametrize("wrong", [{"flip": "x"}, {"validation": 1.0}, {"epochs": 0}, {"schedule": "x"}])
 def test_wrong_training_parameter_is_named(wrong):
     with pytest.raises(G100Error, match=next(iter(wrong))):
-        Copier(image_size=16, device="cpu", **wrong).fit(pictures(12))
+        Copier(image_size=16, **wrong).fit(pictures(12))
