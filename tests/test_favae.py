@@ -6,18 +6,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from g100.algorithms.favae import FAVAE, VAE, Remembering, fingerprint, kl, sampled, squared
-from g100.foundations.features import Backbone, Teacher
-from g100.foundations.pictures import as_image_set
-from g100.foundations.detector import split
+from g100.algorithms.favae import FAVAE, VAE, Remembering, check_grids, fingerprint, kl, sampled, shares, squared, strides_of
+from g100.foundations.detector import Lessons, Options, own_randomness, split
 from g100.foundations.errors import G100Error
+from g100.foundations.features import Backbone, Teacher
 from g100.foundations.maps import full_size, image_score
+from g100.foundations.pictures import as_image_set
 from tests.toys import line_of, pictures, seeded, spotted
 
-SETTINGS = {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "sigma": 1.0, "device": "cpu", "epochs": 3}
+SETTINGS = {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "sigma": 1.0, "epochs": 3}
 SETTINGS |= {"train_batch": 6, "batch_size": 8}
 pytestmark = [
     pytest.mark.xdist_group("favae"),  # its fixtures are made once
@@ -28,16 +29,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fitted():
-    return FAVAE(**SETTINGS | {"epochs": 24}).fit(pictures(40, 32))
+    return FAVAE(**SETTINGS | {"epochs": 24}).fit(pictures(40, 32), device="cpu")
 
 
-def settled(**parameters) -> FAVAE:
-    "A detector with both networks, which has not learnt."
+def settled(**parameters):
+    "A detector, its module, which has not learnt, and what would be trained in it."
     detector = FAVAE(**SETTINGS | parameters)
-    detector._check(), detector._settle()
-    detector.teacher_ = Teacher(Backbone(detector.backbone, detector.levels, detector.weights))
-    detector.vae_ = detector._new_vae()
-    return detector
+    detector.check()
+    model = detector.build((32, 32)).eval()
+    lessons = Lessons(as_image_set(pictures(6, 32)), detector.scoring(), 4, Options(torch.device("cpu")))
+    return detector, model, detector.objective(model, lessons)
 
 
 # --- the two terms ---
@@ -72,10 +73,11 @@ def test_gradients_pass_through_the_draw():
 # --- loss and score ---
 
 
-def naive_loss(detector: FAVAE, x: torch.Tensor, z: torch.Tensor, mean: torch.Tensor, log_var: torch.Tensor) -> float:
+def naive_loss(detector: FAVAE, model: nn.Module, x: torch.Tensor, z: torch.Tensor, mean: torch.Tensor,
+               log_var: torch.Tensor) -> float:  # fmt: skip
     "Eq. 6 in numpy, sum by sum, the mean over the pictures."
-    painted, guesses = detector.vae_.decode(z)
-    features, total = detector.teacher_(x), 0.0
+    painted, guesses = model.vae.decode(z)
+    features, total = model.teacher(x), 0.0
     for i in range(len(x)):
         total += detector.pixel_weight * ((x[i].numpy() - painted[i].numpy()) ** 2).sum(dtype=np.float64)
         for a, b in zip(features, guesses, strict=True):
@@ -87,15 +89,15 @@ def naive_loss(detector: FAVAE, x: torch.Tensor, z: torch.Tensor, mean: torch.Te
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (100.0, 1.0, 2.0), (0.0, 3.0, 0.0)])
 def test_loss_is_the_sum_of_sums_of_the_paper(weights):
-    detector = settled(**dict(zip(("pixel_weight", "feature_weight", "kl_weight"), weights, strict=True)))
+    names = ("pixel_weight", "feature_weight", "kl_weight")
+    detector, model, (network, loss, validation_loss) = settled(**dict(zip(names, weights, strict=True)))
     x = torch.rand(3, 3, 32, 32, generator=seeded())
     with torch.no_grad():
-        mean, log_var = detector.vae_.encoder(x)
+        mean, log_var = network.encoder(x)
         z = sampled(mean, log_var, seeded(5))
-        drawn = detector._objective(detector._source, True)(detector.vae_, x, seeded(5))
-        at_mean = detector._objective(detector._source, False)(detector.vae_, x, seeded(5))
-        assert drawn.item() == pytest.approx(naive_loss(detector, x, z, mean, log_var), rel=1e-5)
-        assert at_mean.item() == pytest.approx(naive_loss(detector, x, mean, mean, log_var), rel=1e-5)
+        drawn, at_mean = loss(network, x, seeded(5)).item(), validation_loss(network, x, seeded(5)).item()
+        assert drawn == pytest.approx(naive_loss(detector, model, x, z, mean, log_var), rel=1e-5)
+        assert at_mean == pytest.approx(naive_loss(detector, model, x, mean, mean, log_var), rel=1e-5)
 
 
 def test_score_is_the_sum_of_the_up_sampled_squares(fitted):
@@ -107,13 +109,13 @@ def test_score_is_the_sum_of_the_up_sampled_squares(fitted):
         for a, b in zip(fitted.teacher_(x), guesses, strict=True):
             level = (a - b).square().sum(1, keepdim=True)
             expected += fitted.feature_weight * F.interpolate(level, (32, 32), mode="bilinear")[:, 0]
-        torch.testing.assert_close(fitted._raw_map(x), expected, rtol=1e-4, atol=1e-3)
-        maps, scores = fitted._judge(x)
+        torch.testing.assert_close(fitted.fitted_.model(x), expected, rtol=1e-4, atol=1e-3)
+        maps, scores = fitted.fitted_.judge(x)
         torch.testing.assert_close(maps, full_size(expected, 32, 1.0), rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(scores, image_score(maps, "top_percent"))
-        shares = fitted._shares(x[:1])
-        torch.testing.assert_close(sum(shares.values()), maps[0], rtol=1e-4, atol=1e-3)
-    assert list(shares) == ["pixels", "stride 4", "stride 8"]
+        parts = shares(fitted.fitted_.model, x[:1], 1.0)
+        torch.testing.assert_close(sum(parts.values()), maps[0], rtol=1e-4, atol=1e-3)
+    assert list(parts) == ["pixels", "stride 4", "stride 8"]
 
 
 def test_squared_sums_over_the_channels():
@@ -121,21 +123,39 @@ def test_squared_sums_over_the_channels():
     torch.testing.assert_close(squared(a, b), F.mse_loss(a, b, reduction="none").sum(1))
 
 
-def test_training_validation_and_scoring_read_the_same_levels(fitted, monkeypatch):
+def test_training_validation_and_scoring_read_the_same_levels():
     "Every pass through the decoder hands the same layers, and no others, to the adapters."
-    seen, x = [], torch.rand(2, 3, 32, 32)
-    handles = [a.register_forward_hook(lambda _, given, __: seen.append(given[0])) for a in fitted.vae_.adapters]
-    outputs = []
-    handles += [layer.register_forward_hook(lambda _, __, out: outputs.append(out)) for layer in fitted.vae_.decoder.layers]
+    seen, outputs, x = [], [], torch.rand(2, 3, 32, 32)
+    _, model, (network, loss, validation_loss) = settled()
+    for adapter in network.adapters:
+        adapter.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    for layer in network.decoder.layers:
+        layer.register_forward_hook(lambda _, __, out: outputs.append(out))
     with torch.no_grad():
-        for work in (lambda: fitted._objective(fitted._source, True)(fitted.vae_, x, seeded()),
-                     lambda: fitted._objective(fitted._source, False)(fitted.vae_, x, seeded()),
-                     lambda: fitted._raw_map(x)):  # fmt: skip
+        for work in (lambda: loss(network, x, seeded()), lambda: validation_loss(network, x, seeded()), lambda: model(x)):
             seen.clear(), outputs.clear()
             work()
             assert [next(i for i, o in enumerate(outputs) if o is given) for given in seen] == [4, 2]
-    for handle in handles:
-        handle.remove()
+
+
+def test_model_exports_and_agrees_on_other_batches(fitted):
+    model, x = fitted.fitted_.model, torch.rand(5, 3, 32, 32, generator=seeded())
+    exported = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    with torch.no_grad():
+        for batch in (x[:1], x[:3], x):
+            torch.testing.assert_close(exported(batch), model(batch), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_model_built_without_weights_is_the_fitted_one_once_filled(normalise):
+    parameters = SETTINGS | {"epochs": 1, "normalise": normalise}
+    model, x = FAVAE(**parameters).fit(pictures(10, 32), device="cpu").fitted_.model, torch.rand(2, 3, 32, 32)
+    with torch.device("meta"):
+        empty = FAVAE(**parameters).build((32, 32))
+    assert all(t.is_meta for t in empty.state_dict().values())
+    empty.to_empty(device="cpu").eval().load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(empty(x), model(x))
 
 
 # --- the networks ---
@@ -143,7 +163,7 @@ def test_training_validation_and_scoring_read_the_same_levels(fitted, monkeypatc
 
 def test_paper_builds_the_published_layers():
     recipe = FAVAE.paper()
-    net = VAE((128, 128), (128, 256, 512), recipe._strides(), recipe.width, recipe.z)
+    net = VAE((128, 128), (128, 256, 512), strides_of(recipe.backbone, recipe.levels), recipe.width, recipe.z)
     shapes = {name: tuple(w.shape) for name, w in net.named_parameters() if name.endswith("weight") and w.ndim == 4}
     rows = [(128, 3, 4), (128, 128, 4), (256, 128, 3), (256, 256, 4), (512, 256, 3), (512, 512, 4), (512, 512, 3), (32, 512, 3)]
     expected = {f"encoder.layers.{i}.0.weight": (b, a, k, k) for i, (b, a, k) in enumerate(rows)}
@@ -151,7 +171,7 @@ def test_paper_builds_the_published_layers():
     expected |= {f"decoder.layers.{i}.weight": (b, a, k, k) for i, (b, a, k) in enumerate(rows[::-1])}
     for i, c in enumerate((128, 256, 512)):
         expected |= {f"adapters.{i}.0.weight": (c, c, 1, 1), f"adapters.{i}.2.weight": (c, c, 1, 1)}
-    assert shapes == expected and recipe._strides() == [2, 4, 8]
+    assert shapes == expected and strides_of(recipe.backbone, recipe.levels) == [2, 4, 8]
     assert all(m.negative_slope == 0.2 for m in net.modules() if isinstance(m, nn.LeakyReLU))
     assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == 16
     painted, features, mean, log_var = net.eval()(torch.zeros(1, 3, 128, 128))
@@ -164,8 +184,7 @@ def test_paper_taps_the_blocks_of_vgg_behind_their_relus():
     source = Backbone("vgg16", recipe.levels, "random")
     assert [name for name, m in source.net.named_modules() if isinstance(m, nn.Conv2d)][-1] == "features_21"
     x = torch.rand(1, 3, 64, 64)
-    recipe.teacher_ = Teacher(source)
-    found = recipe._source(x)
+    found = Teacher(source, recipe.normalise)(x)
     y, expected = x, []
     for name, layer in source.net.named_children():
         y = layer(y)
@@ -176,11 +195,11 @@ def test_paper_taps_the_blocks_of_vgg_behind_their_relus():
 
 
 def test_paper_takes_one_training_step_and_judges():
-    detector = FAVAE.paper(weights="random", epochs=1, train_batch=2, validation=0.0, device="cpu").fit(pictures(3, 128))
-    fresh = FAVAE.paper(weights="random", device="cpu")
-    fresh._settle()
-    fresh.teacher_ = detector.teacher_
-    for (name, before), after in zip(fresh._new_vae().named_parameters(), detector.vae_.parameters(), strict=True):
+    recipe = FAVAE.paper(weights="random", epochs=1, train_batch=2, validation=0.0)
+    detector = clone(recipe).fit(pictures(3, 128), device="cpu")
+    with own_randomness(recipe.seed, torch.device("cpu")):
+        fresh = recipe.build((128, 128)).vae
+    for (name, before), after in zip(fresh.named_parameters(), detector.vae_.parameters(), strict=True):
         assert not torch.equal(before, after) and after.isfinite().all(), name
     assert np.isfinite(detector.history_[0]["loss"]) and np.isfinite(detector.inspect(pictures(1, 128)).score).all()
 
@@ -207,27 +226,26 @@ def test_features_lie_on_the_grids_of_their_strides(size, strides):
 
 
 def test_what_is_remembered_is_what_the_teacher_says():
-    detector, x = settled(), torch.rand(5, 3, 32, 32, generator=seeded())
-    asked = []
+    teacher, x, asked = settled()[1].teacher, torch.rand(5, 3, 32, 32, generator=seeded()), []
     with torch.no_grad():
-        source = Remembering(lambda y: asked.append(len(y)) or detector._source(y), x.split(2), 1.0)
+        source = Remembering(lambda y: asked.append(len(y)) or teacher(y), x.split(2), 1.0)
         assert asked == [2, 2, 1] and len(source.kept) == 5
-        for maps, expected in zip(source(x[[4, 0, 2]]), detector._source(x), strict=True):
+        for maps, expected in zip(source(x[[4, 0, 2]]), teacher(x), strict=True):
             torch.testing.assert_close(maps, expected[[4, 0, 2]])
         assert asked == [2, 2, 1], "it was not asked again"
         mixed = torch.cat([x[:1], x[:1].flip(3)])
-        for maps, expected in zip(source(mixed), detector._source(mixed), strict=True):
+        for maps, expected in zip(source(mixed), teacher(mixed), strict=True):
             torch.testing.assert_close(maps, expected)
         assert asked == [2, 2, 1, 2], "but for a picture that is new"
 
 
 def test_no_more_is_remembered_than_there_is_room_for():
-    detector, x = settled(), torch.rand(6, 3, 32, 32)
+    teacher, x = settled()[1].teacher, torch.rand(6, 3, 32, 32)
     with torch.no_grad():
-        each = sum(m[0].nbytes for m in detector._source(x))
-        assert len(Remembering(detector._source, x.split(2), 4.5 * each / 1e9).kept) == 4
-        none = Remembering(detector._source, x.split(2), 0.0)
-        assert not none.kept and torch.equal(none(x)[0], detector._source(x)[0])
+        each = sum(m[0].nbytes for m in teacher(x))
+        assert len(Remembering(teacher, x.split(2), 4.5 * each / 1e9).kept) == 4
+        none = Remembering(teacher, x.split(2), 0.0)
+        assert not none.kept and torch.equal(none(x)[0], teacher(x)[0])
 
 
 def test_a_picture_is_known_by_its_content_alone():
@@ -240,7 +258,7 @@ def test_a_picture_is_known_by_its_content_alone():
 
 @pytest.mark.parametrize("flip", ["", "h"])
 def test_remembering_changes_nothing(flip):
-    a, b = (FAVAE(**SETTINGS, cache_gigabytes=room, flip=flip).fit(pictures(20, 32)) for room in (1.0, 0.0))
+    a, b = (FAVAE(**SETTINGS, cache_gigabytes=room, flip=flip).fit(pictures(20, 32), device="cpu") for room in (1.0, 0.0))
     for row, other in zip(a.history_, b.history_, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert row["validation"] == pytest.approx(other["validation"], rel=1e-3)
@@ -275,7 +293,7 @@ def test_explain_shows_the_painting_and_the_parts(fitted):
 
 def test_large_pictures_are_judged_in_crops():
     large = [np.tile(picture, (2, 2, 1)) for picture in pictures(10, 32)]
-    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32, overlap=16).fit(large)
+    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32, overlap=16).fit(large, device="cpu")
     found = detector.inspect([np.tile(spotted(1, 32)[0][0], (3, 2, 1))])
     assert found.map.shape == (1, 96, 64) and np.isfinite(found.map).all()
 
@@ -297,31 +315,27 @@ def test_large_pictures_are_judged_in_crops():
 ])  # fmt: skip
 def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
     with pytest.raises(G100Error, match=word) as error:
-        FAVAE(**SETTINGS | wrong).fit(pictures(10, 32))
+        FAVAE(**SETTINGS | wrong).fit(pictures(10, 32), device="cpu")
     assert "\n" not in str(error.value)
 
 
 class Elsewhere(nn.Module):
     "Features on grids that are not the decoder's."
 
-    channels, strides = [3, 3], [4, 8]
-
     def forward(self, x):
         return [F.avg_pool2d(x, 4)[..., 1:], F.avg_pool2d(x, 8)]
 
 
 def test_features_on_other_grids_are_named():
-    detector = settled()
-    detector.teacher_ = Elsewhere()
-    line = line_of(detector._new_vae)
+    line = line_of(check_grids, Elsewhere(), VAE((32, 32), (3, 3), (4, 8), 2, 5).eval(), (32, 32), "lite0")
     assert "backbone='lite0': its features [(3, 8, 7), (3, 4, 4)] do not lie on the decoder's grids" in line
 
 
 def test_equal_held_out_scores_cannot_be_normalised(fitted):
-    alone = FAVAE(**SETTINGS | {"epochs": 1, "calibration": 0.1}).fit(pictures(5, 32))
+    alone = FAVAE(**SETTINGS | {"epochs": 1, "calibration": 0.1}).fit(pictures(5, 32), device="cpu")
     assert "low < high" in line_of(alone.normalised, 1.0)
 
 
 def test_a_picture_smaller_than_a_crop_is_refused():
-    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32).fit(pictures(10, 40))
+    detector = FAVAE(**SETTINGS | {"epochs": 1}, tile=32).fit(pictures(10, 40), device="cpu")
     assert "31 x 31 pixels, less than tile=32" in line_of(detector.inspect, pictures(1, 31))

@@ -9,20 +9,21 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
-from g100.foundations.views import View
-from g100.foundations.errors import G100Error
+from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks, painting_loss
 from g100.algorithms.similarity import gms_scales, msgms, msgms_loss
+from g100.foundations.detector import generator
+from g100.foundations.errors import G100Error
+from g100.foundations.pictures import as_image_set
 from tests.toys import pictures, seeded
 
-SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0, "device": "cpu"}
+SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0}
 SETTINGS |= {"epochs": 3, "train_batch": 6, "batch_size": 8}
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return RIAD(**SETTINGS | {"epochs": 8}).fit(pictures(30, 32))
+    return RIAD(**SETTINGS | {"epochs": 8}).fit(pictures(30, 32), device="cpu")
 
 
 # --- masks ---
@@ -111,16 +112,62 @@ def test_loss_is_the_sum_of_its_three_parts():
     assert distance(x, x).item() == pytest.approx(0, abs=1e-9)
 
 
-# --- the score ---
+# --- the model ---
 
 
 def test_every_k_counts_the_same(fitted):
-    x = torch.rand(3, 3, 32, 32)
+    model, x = fitted.fitted_.model, torch.rand(3, 3, 32, 32)
     with torch.inference_mode():
-        each = [1 - msgms(x, painted) for painted in fitted._paintings(x)]
-        torch.testing.assert_close(fitted._raw_map(x), (each[0] + each[1]) / 2)
-        scales = [1 - F.interpolate(s, (32, 32), mode="bilinear")[:, 0] for s in gms_scales(x, fitted._paintings(x)[0])]
+        each = [1 - msgms(x, painted) for painted in model.paintings(x)]
+        torch.testing.assert_close(model(x), (each[0] + each[1]) / 2)
+        scales = [1 - F.interpolate(s, (32, 32), mode="bilinear")[:, 0] for s in gms_scales(x, model.paintings(x)[0])]
         torch.testing.assert_close(each[0], sum(scales) / 4)
+
+
+def test_masks_for_judging_are_those_of_the_seed(fitted):
+    model = fitted.fitted_.model
+    for hidden, k in zip(fitted.hidden_, (4, 8), strict=True):
+        assert torch.equal(hidden, masks((32, 32), k, 3, generator(0, "validation", k))[0])
+    assert "hidden" in model.state_dict() and not torch.equal(RIAD(**SETTINGS).build((32, 32)).deal(1).hidden, model.hidden)
+
+
+def test_model_exports_and_agrees_on_other_batches(fitted):
+    model, x = fitted.fitted_.model, torch.rand(5, 3, 32, 32, generator=seeded())
+    exported = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    with torch.no_grad():
+        for batch in (x[:1], x[:3], x):
+            torch.testing.assert_close(exported(batch), model(batch))
+
+
+def test_model_built_without_weights_is_the_fitted_one_once_filled(fitted):
+    model, x = fitted.fitted_.model, torch.rand(2, 3, 32, 32)
+    with torch.device("meta"):
+        empty = RIAD(**SETTINGS).build((32, 32))
+    assert all(t.is_meta for t in empty.state_dict().values())
+    empty.to_empty(device="cpu").eval().load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(empty(x), model(x))
+
+
+# --- training ---
+
+
+def test_a_batch_is_trained_on_one_side_and_validated_on_all():
+    detector, x = RIAD(**SETTINGS, gms_weight=2.0, ssim_weight=3.0), torch.rand(2, 3, 32, 32, generator=seeded())
+    network, loss, validation_loss = detector.objective(detector.build((32, 32)).eval(), None)
+    weights = {"gms_weight": 2.0, "ssim_weight": 3.0}
+    sides = set()
+    with torch.no_grad():
+        for seed in range(8):
+            random = seeded(seed)
+            k = (4, 8)[int(torch.randint(2, (1,), generator=random))]
+            expected = distance(x, inpaint(network, x, masks((32, 32), k, 3, random)), **weights)
+            assert loss(network, x, seeded(seed)).item() == pytest.approx(expected.item())
+            sides.add(k)
+        random = seeded()
+        each = [painting_loss(network, x, k, 3, random, **weights).item() for k in (4, 8)]
+        assert validation_loss(network, x, seeded()).item() == pytest.approx(sum(each) / 2)
+    assert sides == {4, 8}
 
 
 # --- the contract ---
@@ -135,17 +182,24 @@ def test_paper_is_the_published_recipe():
 
 
 def test_paper_takes_one_training_step():
-    detector = RIAD.paper(device="cpu")
-    detector._check()
-    detector.view_, detector.device_ = View(256), torch.device("cpu")
-    net, x = detector._new_unet().train(), torch.rand(1, 3, 256, 256)
+    detector = RIAD.paper()
+    detector.check()
+    net, loss_of, _ = detector.objective(detector.build((256, 256)).train(), None)
+    x = torch.rand(1, 3, 256, 256)
     optimizer = torch.optim.Adam(net.parameters(), 1e-4)
     first = net.head.weight.detach().clone()
-    loss = detector._loss(net, x, seeded())
+    loss = loss_of(net, x, seeded())
     loss.backward()
     optimizer.step()
     assert loss.isfinite() and not torch.equal(first, net.head.weight)
     assert all(w.grad is not None and w.grad.isfinite().all() for w in net.parameters())
+
+
+def test_explain_shows_a_row_for_each_side(fitted):
+    axes = fitted.explain(as_image_set(pictures(1, 32))).axes
+    assert len(axes) == 2 * 8 and [axes[0].get_ylabel(), axes[8].get_ylabel()] == ["k = 4", "k = 8"]
+    assert [axis.get_title() for axis in axes[:3]] == ["picture", "a view", "painted"] and axes[7].get_title() == "final map"
+    assert (axes[1].images[0].get_array()[fitted.hidden_[0, 0].numpy()] == 0).all()
 
 
 @pytest.mark.parametrize("wrong, word", [

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAN', 'WAIST', 'STRIDES', 'kl', 'sampled', 'squared', 'channels', 'convolution', 'settled', 'Encoder', 'Decoder',
-           'VAE', 'FAVAEParameters', 'FAVAEChecks', 'Networks', 'fingerprint', 'Remembering', 'Measuring', 'Learning',
-           'JudgingByFeatures', 'draw', 'Explaining', 'FAVAE']
+           'VAE', 'differences', 'evidence_loss', 'fingerprint', 'Remembering', 'PerceptualVAE', 'shares', 'draw',
+           'draw_verdict', 'strides_of', 'check_sides', 'check_grids', 'FAVAE']
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #534f7779
 import hashlib
@@ -16,14 +16,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from ..foundations.features import Backbone, Teacher, indices, stored_teacher, taps, timm_name
-from ..foundations.pictures import ImageSet, as_image_set
-from ..foundations.views import View
-from ..foundations.errors import G100Error
-from ..foundations.maps import full_size, upsample
 from ..foundations.calibration import min_max
-from ..foundations.loop import Trained, part
-from ..foundations.recipe import own_randomness
+from ..foundations.detector import Fitted, Lessons
+from ..foundations.errors import G100Error
+from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
+from ..foundations.loop import Objective, TrainedDetector
+from ..foundations.maps import full_size, upsample
+from ..foundations.pictures import as_image_set
+from ..foundations.views import View, batches
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #a22e3bc9
 def kl(mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
@@ -120,75 +120,22 @@ class VAE(nn.Module):
         painted, features = self.decode(mean if random is None else sampled(mean, log_var, random))
         return painted, features, mean, log_var
 
-# %% ../../nbs/2_algorithms/17_favae.ipynb #9d7181a0
-@dataclass(eq=False, repr=False, kw_only=True)
-class FAVAEParameters(Trained):
-    "What FAVAE can be told, beyond what every trained detector can."
+# %% ../../nbs/2_algorithms/17_favae.ipynb #94138914
+def differences(vae: nn.Module, x: torch.Tensor, features: list[torch.Tensor], random: torch.Generator | None = None,
+                pixel_weight: float = 1.0, feature_weight: float = 1.0):  # fmt: skip
+    """Squared differences (B, H, W) of pictures x and their paintings, list of those (B, h_l, w_l) of `features` and the
+    guesses, weighted as in Eq. 6, and KL (B,). At a code drawn by `random`, or at its mean."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    painted, guesses, mean, log_var = vae(x, random)
+    levels = [feature_weight * squared(a, b) for a, b in zip(features, guesses, strict=True)]
+    return pixel_weight * squared(x, painted), levels, kl(mean, log_var)
 
-    image_size: int | tuple[int, int] = 128  # multiples of 16
-    image_score: str = "top_percent"
-    epochs: int = 80
-    train_batch: int = 16
-    learning_rate: float = 2e-3
-    z: int = 100  # numbers in a code
-    width: int = 16  # channels of the first layer
-    pixel_weight: float = 100.0  # w_x of Eq. 6, in the loss and in the score
-    feature_weight: float = 1.0  # w_phi of Eq. 6, in the loss and in the score
-    kl_weight: float = 1.0  # beta of Eq. 6
-    backbone: str = "lite0"  # the teacher: any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (2, 3)  # its taps, of strides 2 to 16; level l has stride 2^(l+1)
-    standardise: bool = True  # its channels to mean 0 and variance 1 over the good pictures
-    normalise: bool = True  # pictures for it as its weights expect them; False: as they are, in [0, 1]
-
-# %% ../../nbs/2_algorithms/17_favae.ipynb #e2ac43c9
-class FAVAEChecks(FAVAEParameters):
-    "What is refused."
-
-    def _strides(self) -> list[int]:
-        "The strides of the teacher's taps."
-        name = timm_name(self.backbone)
-        at = set(indices(name, self.levels))
-        return [stride for index, stride in taps(name).values() if index in at]
-
-    def _check(self) -> None:
-        super()._check()
-        for name in ("z", "width"):
-            if getattr(self, name) < 1:
-                raise G100Error(f"{name}={getattr(self, name)}: wants at least 1")
-        for name in ("pixel_weight", "feature_weight", "kl_weight"):
-            if not getattr(self, name) >= 0:
-                raise G100Error(f"{name}={getattr(self, name)}: wants 0 or more")
-        if not self.pixel_weight + self.feature_weight:
-            raise G100Error("pixel_weight=0 and feature_weight=0: nothing is left to learn; give one of them a weight")
-        sides = View(self.image_size).shape
-        if any(side % 16 or side < 32 for side in sides):
-            near = max(32, *(16 * round(side / 16) for side in sides))
-            raise G100Error(f"image_size={self.image_size}: wants multiples of 16 from 32 on, such as {near}")
-        if lost := [stride for stride in self._strides() if stride not in (2, 4, 8, 16)]:
-            raise G100Error(f"levels={self.levels}: stride {lost[0]} is none of the decoder's, 2 to 16; choose other levels")
-
-# %% ../../nbs/2_algorithms/17_favae.ipynb #ca6594b5
-class Networks(FAVAEChecks):
-    "Teacher and autoencoder."
-
-    def _source(self, x: torch.Tensor) -> list[torch.Tensor]:
-        "The teacher's features of pictures in [0, 1]."
-        if not self.normalise:
-            x = x * self.teacher_.backbone.std + self.teacher_.backbone.mean
-        return self.teacher_(x)
-
-    def _new_vae(self) -> VAE:
-        with own_randomness(self.seed, self.device_):
-            vae = VAE(self.view_.shape, self.teacher_.channels, self._strides(), self.width, self.z)
-        vae = vae.to(self.device_, memory_format=torch.channels_last).eval()
-        x = torch.zeros(1, 3, *self.view_.shape, device=self.device_)
-        with torch.inference_mode():
-            theirs, ours = ([tuple(f.shape[1:]) for f in maps] for maps in (self._source(x), vae(x)[1]))
-        if theirs != ours:
-            raise G100Error(f"backbone={self.backbone!r}: its features {theirs} do not lie on the decoder's grids, {ours}; "
-                            "choose another image_size or backbone")  # fmt: skip
-        return vae
+# %% ../../nbs/2_algorithms/17_favae.ipynb #d348a424
+def evidence_loss(vae: nn.Module, x: torch.Tensor, features: list[torch.Tensor], random: torch.Generator | None = None,
+                  pixel_weight: float = 1.0, feature_weight: float = 1.0, kl_weight: float = 1.0) -> torch.Tensor:  # fmt: skip
+    "L of Eq. 6, the mean over pictures x (B, 3, H, W) whose features the teacher gave; `random` as in `differences`."
+    pixels, levels, divergence = differences(vae, x, features, random, pixel_weight, feature_weight)
+    return sum(part.sum((1, 2)).mean() for part in (pixels, *levels)) + kl_weight * divergence.mean()
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #df622c82
 def fingerprint(picture: torch.Tensor) -> bytes:
@@ -215,60 +162,29 @@ class Remembering:
             return self.source(x)
         return [torch.stack(maps) for maps in zip(*known, strict=True)]
 
-# %% ../../nbs/2_algorithms/17_favae.ipynb #94138914
-class Measuring(Networks):
-    "Eq. 6."
-
-    def _parts(self, model: nn.Module, x: torch.Tensor, source: Callable, random: torch.Generator | None = None):
-        "Squared differences (B, H, W) of the pixels, (B, h_l, w_l) of each level, weighted as in Eq. 6; and KL (B,)."
-        with torch.no_grad():
-            features = source(x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        painted, guesses, mean, log_var = model(x, random)
-        levels = [self.feature_weight * squared(a, b) for a, b in zip(features, guesses, strict=True)]
-        return self.pixel_weight * squared(x, painted), levels, kl(mean, log_var)
-
-    def _objective(self, source: Callable, draw: bool) -> Callable:
-        "The loss as the training loop calls it; `draw`: at a drawn code, else at its mean."
-
-        def loss(model: nn.Module, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-            pixels, levels, divergence = self._parts(model, x, source, random if draw else None)
-            return sum(part.sum((1, 2)).mean() for part in (pixels, *levels)) + self.kl_weight * divergence.mean()
-
-        return loss
-
-# %% ../../nbs/2_algorithms/17_favae.ipynb #80d2d770
-class Learning(Measuring):
-    "How the autoencoder learns."
-
-    def _fit(self, images: ImageSet) -> None:
-        with own_randomness(self.seed, self.device_):  # a network is drawn at random before its weights are filled in
-            self.teacher_ = Teacher(Backbone(self.backbone, self.levels, self.weights)).to(self.device_)
-        if self.standardise:
-            self.teacher_.learn(self._batches(images, "standardising"))
-        self.vae_ = self._new_vae()
-        source = self._source
-        if self.device_.type == "cpu":
-            with torch.no_grad():
-                source = Remembering(source, self._batches(images, "remembering"), self.cache_gigabytes)
-        self._train(self.vae_, self._objective(source, True), images, self._objective(source, False))
-
 # %% ../../nbs/2_algorithms/17_favae.ipynb #fa23ccfa
-class JudgingByFeatures(Learning):
-    "From pictures to maps."
+class PerceptualVAE(nn.Module):
+    "Pictures (B, 3, H, W) in [0, 1] -> A of Eq. 7, (B, H, W): what a code cannot say, in pixels and in features."
 
-    def _raw_map(self, x: torch.Tensor) -> torch.Tensor:
-        pixels, levels, _ = self._parts(self.vae_, x, self._source)
+    def __init__(self, teacher: Teacher, vae: VAE, pixel_weight: float = 1.0, feature_weight: float = 1.0):
+        super().__init__()
+        self.teacher, self.vae, self.pixel_weight, self.feature_weight = teacher, vae, pixel_weight, feature_weight
+
+    def addends(self, x: torch.Tensor) -> list[torch.Tensor]:
+        "Those of Eq. 7: (B, H, W) of the pixels, then (B, h_l, w_l) of each level."
+        pixels, levels, _ = differences(self.vae, x, self.teacher(x), None, self.pixel_weight, self.feature_weight)
+        return [pixels, *levels]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pixels, *levels = self.addends(x)
         return pixels + sum(upsample(level, tuple(x.shape[2:])) for level in levels)
 
-    @property
-    def score_range_(self) -> tuple[float, float]:
-        "The lowest and the highest score of the held-out good pictures."
-        return float(self.calibration_scores_.min()), float(self.calibration_scores_.max())
-
-    def normalised(self, score):
-        "Scores, an array or a number, with the held-out good pictures between 0 and 1; G100Error if these are all equal."
-        return min_max(score, *self.score_range_)
+# %% ../../nbs/2_algorithms/17_favae.ipynb #24c164ec
+def shares(model: PerceptualVAE, x: torch.Tensor, sigma: float) -> dict[str, torch.Tensor]:
+    "The addends of Eq. 7 for one picture (1, 3, H, W), each (H, W), smoothed and on the CPU, by title."
+    titles = ["pixels", *(f"stride {stride}" for stride in model.vae.strides)]
+    maps = (full_size(m, tuple(x.shape[2:]), sigma)[0].cpu() for m in model.addends(x))
+    return dict(zip(titles, maps, strict=True))
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #92438247
 def draw(axis, values: torch.Tensor, title: str, limits: tuple[float, float] | None = None) -> None:
@@ -280,41 +196,112 @@ def draw(axis, values: torch.Tensor, title: str, limits: tuple[float, float] | N
     axis.imshow(shown.numpy(), cmap="coolwarm" if limits else "viridis", vmin=low, vmax=high)
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #6e94a597
-class Explaining(JudgingByFeatures):
-    "How one picture was judged."
+def draw_verdict(fitted: Fitted, x: torch.Tensor) -> Figure:
+    "A picture (1, 3, H, W), its painting at the mean of the code, the addends of its map, and the map."
+    (maps, score), parts = fitted.judge(x), shares(fitted.model, x, fitted.scoring.sigma)
+    figure = Figure(figsize=(7.6, 1.6), layout="constrained")
+    axes = figure.subplots(1, 3 + len(parts))
+    draw(axes[0], x[0].cpu(), "picture")
+    draw(axes[1], fitted.model.vae(x)[0][0].cpu(), "painted")
+    for axis, (title, values) in zip(axes[2:-1], parts.items(), strict=True):
+        draw(axis, values, f"{title}\n0 to {float(values.max()):.3g}")
+    title = f"map, score {float(score):.3g}\nthreshold {fitted.calibration.threshold:.3g}"
+    draw(axes[-1], maps[0].cpu(), title, fitted.calibration.color_range)
+    return figure
 
-    def _shares(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        "The addends of Eq. 7 for one picture, each (H, W) and smoothed, by title."
-        pixels, levels, _ = self._parts(self.vae_, x, self._source)
-        titles = ["pixels", *(f"stride {stride}" for stride in self._strides())]
-        maps = (full_size(m, tuple(x.shape[2:]), self.sigma)[0].cpu() for m in (pixels, *levels))
-        return dict(zip(titles, maps, strict=True))
+# %% ../../nbs/2_algorithms/17_favae.ipynb #e2ac43c9
+def strides_of(backbone: str, levels: Sequence[int]) -> list[int]:
+    "The strides of a network's taps."
+    name = timm_name(backbone)
+    at = set(indices(name, levels))
+    return [stride for index, stride in taps(name).values() if index in at]
+
+
+def check_sides(image_size: int | tuple[int, int], backbone: str, levels: Sequence[int]) -> None:
+    "G100Error unless encoder and decoder fit pictures of that size, and the decoder has the teacher's strides."
+    sides = View(image_size).shape
+    if any(side % 16 or side < 32 for side in sides):
+        near = max(32, *(16 * round(side / 16) for side in sides))
+        raise G100Error(f"image_size={image_size}: wants multiples of 16 from 32 on, such as {near}")
+    if lost := [stride for stride in strides_of(backbone, levels) if stride not in (2, 4, 8, 16)]:
+        raise G100Error(f"levels={levels}: stride {lost[0]} is none of the decoder's, 2 to 16; choose other levels")
+
+# %% ../../nbs/2_algorithms/17_favae.ipynb #b55a86d8
+def check_grids(teacher: nn.Module, vae: VAE, size: tuple[int, int], backbone: str) -> None:
+    "G100Error unless the features of pictures of `size` (H, W) lie on the grids on which the decoder guesses them."
+    x = torch.zeros(1, 3, *size)
+    with torch.inference_mode():
+        theirs, ours = ([tuple(f.shape[1:]) for f in maps] for maps in (teacher(x), vae(x)[1]))
+    if theirs != ours:
+        raise G100Error(f"backbone={backbone!r}: its features {theirs} do not lie on the decoder's grids, {ours}; "
+                        "choose another image_size or backbone")  # fmt: skip
+
+# %% ../../nbs/2_algorithms/17_favae.ipynb #f8da2c1b
+@dataclass(eq=False, repr=False, kw_only=True)
+class FAVAE(TrainedDetector):
+    """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
+
+    After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended; `score_range_`.
+    """
+
+    image_size: int | tuple[int, int] = 128  # multiples of 16
+    image_score: str = "top_percent"
+    epochs: int = 80
+    train_batch: int = 16
+    learning_rate: float = 2e-3
+    z: int = 100  # numbers in a code
+    width: int = 16  # channels of the first layer
+    pixel_weight: float = 100.0  # w_x of Eq. 6, in the loss and in the score
+    feature_weight: float = 1.0  # w_phi of Eq. 6, in the loss and in the score
+    kl_weight: float = 1.0  # beta of Eq. 6
+    backbone: str = "lite0"  # the teacher: any timm network with features
+    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
+    levels: tuple[int, ...] = (2, 3)  # its taps, of strides 2 to 16; level l has stride 2^(l+1)
+    standardise: bool = True  # its channels to mean 0 and variance 1 over the good pictures
+    normalise: bool = True  # pictures for it as its weights expect them; False: as they are, in [0, 1]
+
+    def check(self) -> None:
+        super().check()
+        for name, least in (("z", 1), ("width", 1), ("pixel_weight", 0), ("feature_weight", 0), ("kl_weight", 0)):
+            if not getattr(self, name) >= least:
+                raise G100Error(f"{name}={getattr(self, name)}: wants at least {least}")
+        if not self.pixel_weight + self.feature_weight:
+            raise G100Error("pixel_weight=0 and feature_weight=0: nothing is left to learn; give one of them a weight")
+        check_sides(self.image_size, self.backbone, self.levels)
+
+    def build(self, size: tuple[int, int]) -> PerceptualVAE:
+        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights), self.normalise)
+        vae = VAE(size, teacher.channels, teacher.strides, self.width, self.z).to(memory_format=torch.channels_last).eval()
+        check_grids(teacher, vae, size, self.backbone)
+        return PerceptualVAE(teacher, vae, self.pixel_weight, self.feature_weight)
+
+    def objective(self, model: PerceptualVAE, lessons: Lessons) -> Objective:
+        source = model.teacher.learn(lessons.batches("standardising")) if self.standardise else model.teacher
+        if lessons.device.type == "cpu":
+            source = Remembering(source, lessons.batches("remembering"), self.cache_gigabytes)
+        weights = (self.pixel_weight, self.feature_weight, self.kl_weight)
+        return Objective(
+            model.vae,
+            loss=lambda network, x, random: evidence_loss(network, x, source(x), random, *weights),
+            validation_loss=lambda network, x, random: evidence_loss(network, x, source(x), None, *weights),
+        )
+
+    @property
+    def score_range_(self) -> tuple[float, float]:
+        "The lowest and the highest score of the held-out good pictures."
+        return float(self.calibration_scores_.min()), float(self.calibration_scores_.max())
+
+    def normalised(self, score):
+        "Scores, an array or a number, with the held-out good pictures between 0 and 1; G100Error if these are all equal."
+        return min_max(score, *self.score_range_)
 
     @torch.inference_mode()
     def explain(self, X) -> Figure:
         "The picture, its painting at the mean of the code, the addends of the score, and the final map."
-        images = as_image_set(X)
+        images, fitted = as_image_set(X), self.fitted_
         if len(images) != 1:
             raise G100Error(f"explain wants one picture, not {len(images)}")
-        x = next(self._batches(images, "explaining"))
-        maps, score = self._judge(x)
-        shares = self._shares(x)
-        figure = Figure(figsize=(7.6, 1.6), layout="constrained")
-        axes = figure.subplots(1, 3 + len(shares))
-        draw(axes[0], x[0].cpu(), "picture")
-        draw(axes[1], self.vae_(x)[0][0].cpu(), "painted")
-        for axis, (title, values) in zip(axes[2:-1], shares.items(), strict=True):
-            draw(axis, values, f"{title}\n0 to {float(values.max()):.3g}")
-        draw(axes[-1], maps[0].cpu(), f"map, score {float(score):.3g}\nthreshold {self.threshold_:.3g}", self.color_range_)
-        return figure
-
-# %% ../../nbs/2_algorithms/17_favae.ipynb #f8da2c1b
-class FAVAE(Explaining):
-    """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
-
-    Attributes after `fit`: `teacher_`; `vae_`; `history_`, one row an epoch: loss, validation loss, learning rate,
-    seconds; `score_range_`, the lowest and the highest score of held-out good pictures.
-    """
+        return draw_verdict(fitted, next(batches(images, fitted.scoring.view)).to(fitted.device))
 
     @classmethod
     def paper(cls, **parameters) -> "FAVAE":
@@ -324,15 +311,3 @@ class FAVAE(Explaining):
         recipe |= {"learning_rate": 5e-3, "weight_decay": 1e-5, "schedule": "constant", "validation": 0.2, "patience": 20}
         recipe |= {"pixel_weight": 1.0, "feature_weight": 1.0, "kl_weight": 1.0, "sigma": 4.0, "image_score": "max"}
         return cls(**recipe | parameters)
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        both = {f"teacher.{name}": t for name, t in self.teacher_.state_dict().items()}
-        both |= {f"vae.{name}": t for name, t in self.vae_.state_dict().items()}
-        return super()._state() | {name: t.detach().cpu().contiguous() for name, t in both.items()}
-
-    def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        super()._restore(tensors)
-        with own_randomness(self.seed, self.device_):
-            self.teacher_ = stored_teacher(self.backbone, self.levels, part(tensors, "teacher.")).to(self.device_)
-        self.vae_ = self._new_vae()
-        self.vae_.load_state_dict(part(tensors, "vae."))

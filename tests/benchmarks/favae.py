@@ -15,13 +15,13 @@ import sys
 import numpy as np
 import torch
 
-from g100.algorithms.favae import FAVAE
-from g100.foundations.features import Backbone, Teacher
+from g100.algorithms.favae import FAVAE, differences
+from g100.foundations.detector import Judge
 from g100.foundations.layouts import DataSet
-from g100.foundations.pictures import ImageSet
-from g100.foundations.views import batches
 from g100.foundations.maps import full_size, image_score
 from g100.foundations.metrics import auroc
+from g100.foundations.pictures import ImageSet
+from g100.foundations.views import batches
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 SETTINGS = [
@@ -39,26 +39,20 @@ SCHEDULES = [
 ]
 
 
-def untrained(**parameters) -> FAVAE:
-    "A detector that can judge, with an autoencoder of random weights: the arithmetic is the same."
-    detector = FAVAE(device="cpu", **parameters)
-    detector._settle()
-    detector.teacher_ = Teacher(Backbone(detector.backbone, detector.levels))
-    detector.vae_ = detector._new_vae()
-    return detector
-
-
 def judging() -> bool:
-    "`_judge` against one forward pass of both networks."
-    detector, x = untrained(), torch.rand(16, 3, 128, 128)
+    "A `Judge` against one forward pass of both networks; the autoencoder's weights are random: the arithmetic is the same."
+    detector, x = FAVAE(), torch.rand(16, 3, 128, 128)
+    scoring = detector.scoring()
+    model = detector.build(scoring.view.shape).eval()
+    judge = Judge(model, scoring)
 
     @torch.inference_mode()
     def bare():
-        detector.teacher_(x), detector.vae_(x.contiguous(memory_format=torch.channels_last))
+        model.teacher(x), model.vae(x.contiguous(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def whole():
-        detector._judge(x)
+        judge(x)
 
     forward, took = milliseconds(bare, whole)
     print(f"16 pictures of 128 px, one forward pass of both networks: {forward:.0f} ms")
@@ -68,13 +62,13 @@ def judging() -> bool:
 
 def parts(detector: FAVAE, images: ImageSet) -> dict[str, float]:
     "AUROC of either part of the map alone, by the detector's own way."
-    shares = []
+    shares, fitted = [], detector.fitted_
     with torch.inference_mode():
-        for x in batches(images, detector.view_, 16):
-            x = x.to(detector.device_)
-            pixels, levels, _ = detector._parts(detector.vae_, x, detector._source)
+        for x in batches(images, fitted.scoring.view, 16):
+            pixels, *levels = fitted.model.addends(x.to(fitted.device))
             features = sum(full_size(level, x.shape[2:]) for level in levels)
-            shares.append(full_size(torch.cat([pixels, features]), x.shape[2:], detector.sigma).unflatten(0, (2, -1)).cpu())
+            smoothed = full_size(torch.cat([pixels, features]), x.shape[2:], fitted.scoring.sigma)
+            shares.append(smoothed.unflatten(0, (2, -1)).cpu())
     named = zip(("pixels_alone", "features_alone"), torch.cat(shares, dim=1), strict=True)
     return {name: auroc(images.labels, image_score(part, detector.image_score).numpy()) for name, part in named}
 
@@ -86,13 +80,13 @@ def judged(detector: FAVAE, dataset: DataSet) -> dict[str, float]:
 
 def errors(detector: FAVAE, images: ImageSet) -> dict[str, float]:
     "Of good pictures: KL in nats, and the mean squared errors of a pixel's channel and of a feature's, without weights."
-    good, totals = images[np.flatnonzero(images.labels == 0)], []
-    plain = FAVAE(**detector.get_params() | {"pixel_weight": 1.0, "feature_weight": 1.0})
-    plain.teacher_ = detector.teacher_
+    good, totals, fitted = images[np.flatnonzero(images.labels == 0)], [], detector.fitted_
+    model = fitted.model
     with torch.inference_mode():
-        for x in batches(good, detector.view_, 16):
-            pixels, levels, divergence = plain._parts(detector.vae_, x.to(detector.device_), detector._source)
-            per_channel = [level.mean((1, 2)) / c for level, c in zip(levels, detector.teacher_.channels, strict=True)]
+        for x in batches(good, fitted.scoring.view, 16):
+            x = x.to(fitted.device)
+            pixels, levels, divergence = differences(model.vae, x, model.teacher(x))
+            per_channel = [level.mean((1, 2)) / c for level, c in zip(levels, model.teacher.channels, strict=True)]
             totals.append(torch.stack([divergence, pixels.mean((1, 2)) / 3, torch.stack(per_channel).mean(0)]))
     nats, pixel, feature = torch.cat(totals, dim=1).mean(1).tolist()
     return {"kl": round(nats, 1), "pixel_error": round(pixel, 5), "feature_error": round(feature, 4)}

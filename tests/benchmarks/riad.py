@@ -14,10 +14,10 @@ import sys
 import torch
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
+from g100.foundations.detector import Judge
 from g100.foundations.layouts import DataSet
-from g100.foundations.views import View, batches
-from g100.foundations.detector import pick_device
 from g100.foundations.metrics import auroc
+from g100.foundations.views import batches
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
 FEWER = {"ks": (4, 8, 16)}
@@ -32,28 +32,21 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def untrained(**parameters) -> RIAD:
-    "A detector that can judge, with random weights: the arithmetic is the same."
-    detector = RIAD(**parameters)
-    detector.view_, detector.device_ = View(detector.image_size), pick_device("cpu")
-    detector.unet_ = detector._new_unet()
-    return detector
-
-
 def judging(ks: tuple[int, ...]) -> bool:
-    "`_judge` against the bare forwards of its views."
-    detector = untrained(ks=ks)
-    x = torch.rand(16, 3, 96, 96)
-    views = torch.rand(16 * detector.n, 3, 96, 96)
+    "A `Judge` against the bare forwards of its views; the weights are random: the arithmetic is the same."
+    detector = RIAD(ks=ks)
+    scoring = detector.scoring()
+    model = detector.build(scoring.view.shape).eval().deal(detector.seed)
+    judge, x, views = Judge(model, scoring), torch.rand(16, 3, 96, 96), torch.rand(16 * detector.n, 3, 96, 96)
 
     @torch.inference_mode()
     def whole():
-        detector._judge(x)
+        judge(x)
 
     @torch.inference_mode()
     def bare():
         for _ in ks:
-            detector.unet_(views)
+            model.unet(views)
 
     a, b = milliseconds(whole, bare)
     print(f"judging 16 pictures, k {ks}: {a:.0f} ms; {len(ks)} x {detector.n} bare forwards: {b:.0f} ms; "
