@@ -1,6 +1,8 @@
 """FCDD: loss, receptive field, up-sampling and whitening against their definitions; labels; its contract; refusals."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ from torch import nn
 from g100.algorithms.fcdd import (
     FCDD,
     Network,
+    as_tensors,
     behind,
     by_label,
     fcdd_loss,
-    labels_of,
     log1mexp,
     moments,
     pseudo_huber,
@@ -26,24 +28,30 @@ from g100.algorithms.fcdd import (
     spread,
     whitening,
 )
-from g100.foundations.features import Backbone, Teacher
-from g100.foundations.pictures import ImageSet, as_image_set
-from g100.foundations.detector import load
+from g100.foundations.detector import Judge, filled, load
 from g100.foundations.errors import G100Error
+from g100.foundations.features import Backbone, Teacher
 from g100.foundations.loop import train
+from g100.foundations.pictures import ImageSet, as_image_set
+from g100.foundations.views import View, batches
 from tests.benchmarks.fcdd import Placed
 from tests.toys import line_of, pictures, seeded, spotted
 
-SETTINGS = {"image_size": 64, "levels": (2, 3), "epochs": 2, "train_batch": 8, "batch_size": 8, "device": "cpu"}
+SETTINGS = {"image_size": 64, "levels": (2, 3), "epochs": 2, "train_batch": 8, "batch_size": 8}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
     pytest.mark.filterwarnings("ignore:.*RANDOM weights.*"),
 ]
 
 
+def fit(images, *args, told: dict = {}, **parameters) -> FCDD:  # noqa: B006 - read only
+    "A small detector, fitted on the CPU; `told` is what `fit` is told beside labels and masks."
+    return FCDD(**SETTINGS | parameters).fit(images, *args, device="cpu", **told)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return FCDD(**SETTINGS).fit(pictures(30, 64))
+    return fit(pictures(30, 64))
 
 
 def labelled_set(good: int = 20, bad: int = 4, size: int = 64, masks: bool = True) -> ImageSet:
@@ -55,7 +63,7 @@ def labelled_set(good: int = 20, bad: int = 4, size: int = 64, masks: bool = Tru
 
 
 def weights_of(detector: FCDD) -> list[torch.Tensor]:
-    return list(detector.network_.state_dict().values())
+    return list(detector.model_.state_dict().values())
 
 
 def same(a: FCDD, b: FCDD) -> bool:
@@ -202,11 +210,11 @@ def test_a_peak_is_spread_around_its_cell():
 
 
 def test_frozen_layers_are_frozen_in_weights_and_statistics():
-    net = Network(Teacher(Backbone("vgg11_bn", (2,), "random")), channels=1, frozen=1).train()
+    net = Network(Teacher(Backbone("vgg11_bn", (2,), "random")), (64, 64), channels=1, frozen=1).train()
     before = {name: t.clone() for name, t in net.state_dict().items()}
     optimizer = torch.optim.SGD([w for w in net.parameters() if w.requires_grad], 0.1)
     for seed in range(2):
-        fcdd_loss(pseudo_huber(net(torch.rand(2, 3, 64, 64, generator=seeded(seed)))), torch.ones(2, 8, 8)).mean().backward()
+        fcdd_loss(net(torch.rand(2, 3, 64, 64, generator=seeded(seed))), torch.ones(2, 64, 64)).mean().backward()
         optimizer.step()
     moved = {name for name, t in net.state_dict().items() if not torch.equal(t, before[name])}
     modules = {name.removeprefix("teacher.backbone.net.").rsplit(".", 1)[0] for name in moved}
@@ -222,12 +230,13 @@ def test_layers_behind_a_level():
 
 
 def test_head_by_levels_is_the_head_of_all_channels():
-    net = Network(Teacher(Backbone("lite0", (2, 3, 4))), channels=7).double()
+    net = Network(Teacher(Backbone("lite0", (2, 3, 4))), (64, 96), channels=7).double()
     x = torch.rand(2, 3, 64, 96, dtype=torch.float64, generator=seeded())
     with torch.no_grad():
         W = torch.cat([head.weight for head in net.heads], dim=1)
-        torch.testing.assert_close(net(x), F.conv2d(net.features(x), W, net.heads[0].bias))
-    assert net(x).shape == (2, 7, 8, 12) and [head.bias is None for head in net.heads] == [False, True, True]
+        torch.testing.assert_close(net.z(x), F.conv2d(net.features(x), W, net.heads[0].bias))
+    assert net.z(x).shape == (2, 7, 8, 12) and net(x).shape == (2, 64, 96)
+    assert [head.bias is None for head in net.heads] == [False, True, True]
 
 
 def test_moments_are_those_of_all_positions():
@@ -261,12 +270,12 @@ def test_fewer_channels_keep_the_distances_in_the_mean():
 
 def test_training_begins_at_the_distance_from_the_good_pictures():
     images = pictures(20, 64)
-    began = FCDD(**SETTINGS | {"epochs": 1, "learning_rate": 1e-30}).fit(images)
-    x = next(began._batches(as_image_set(images), ""))
+    began = fit(images, epochs=1, learning_rate=1e-30)
+    x = next(batches(as_image_set(images), began.view_, 8))
     with torch.no_grad():
-        mean, covariance = moments([began.network_.features(x)])
-        assert began.network_(x).square().sum(1).mean().item() == pytest.approx(1, rel=0.15)
-    assert mean.shape == (152,) and began.network_.heads[0].weight.shape == (152, 40, 1, 1)
+        mean, covariance = moments([began.model_.features(x)])
+        assert began.model_.z(x).square().sum(1).mean().item() == pytest.approx(1, rel=0.15)
+    assert mean.shape == (152,) and began.model_.heads[0].weight.shape == (152, 40, 1, 1)
 
 
 # --- what the network is shown ---
@@ -285,7 +294,7 @@ def test_a_share_of_a_batch_is_spoilt_and_the_rest_is_not():
     x = torch.rand(10, 3, 64, 64, generator=seeded())
     for supervision in ("mask", "label"):
         detector = FCDD(**SETTINGS | {"supervision": supervision, "abnormal": 0.3})
-        shown, truth = detector._shown(x, seeded(1))
+        shown, truth = detector.shown(x, seeded(1))
         spoilt = (shown != x).flatten(1).any(1)
         assert spoilt.sum() == 3 and torch.equal(spoilt, truth.flatten(1).any(1))
         assert truth[spoilt].all() == (supervision == "label")
@@ -297,7 +306,7 @@ def test_labelled_pictures_take_their_share_with_their_masks():
     known = torch.full((2, 3, 64, 64), 0.25), torch.zeros(2, 64, 64, dtype=torch.bool)
     known[1][:, :5] = True
     detector = FCDD(**SETTINGS | {"abnormal": 0.5, "labelled_share": 0.75})
-    shown, truth = detector._shown(x, seeded(), known)
+    shown, truth = detector.shown(x, seeded(), known)
     given_ = (shown == 0.25).flatten(1).all(1)
     assert given_.sum() == 6 and all(torch.equal(m, known[1][0]) for m in truth[given_])
     assert truth.flatten(1).any(1).sum() == 8 and torch.equal(shown[8:], x[8:])
@@ -307,7 +316,7 @@ def test_labelled_pictures_are_flipped_with_their_masks():
     known = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool)
     known[0][..., :3, :2], known[1][..., :3, :2] = 1.0, True
     detector = FCDD(**SETTINGS | {"flip": "hv", "abnormal": 0.9, "labelled_share": 0.99})
-    shown, truth = detector._shown(torch.full((40, 3, 8, 8), 0.5), seeded(), known)
+    shown, truth = detector.shown(torch.full((40, 3, 8, 8), 0.5), seeded(), known)
     taken = (shown != 0.5).flatten(1).all(1)
     assert taken.sum() >= 35
     assert torch.equal(shown[taken, 0] == 1, truth[taken]) and len({m.numpy().tobytes() for m in truth[taken]}) == 4
@@ -318,25 +327,36 @@ def test_the_other_places_that_were_measured_are_what_they_say(place, pictures, 
     x, known = torch.rand(16, 3, 64, 64, generator=seeded()), (torch.full((2, 3, 64, 64), 0.25), torch.ones(2, 64, 64).bool())
     detector = Placed(**SETTINGS | {"abnormal": 0.5})
     detector.place = place
-    shown, truth = detector._shown(x, seeded(), known)
+    shown, truth = detector.shown(x, seeded(), known)
     marked = truth.flatten(1).any(1)
     assert len(shown) == pictures and torch.equal(shown[:16][~marked[:16]], x[~marked[:16]]) and (~marked).sum() == good
-    assert torch.equal((shown == 0.25).flatten(1).all(1), torch.arange(pictures) // 4 == detector.where.start // 4)
+    first = {"synthetic": 0, "good": 8, "beside": 16}[place]
+    assert torch.equal((shown == 0.25).flatten(1).all(1), torch.arange(pictures) // 4 == first // 4)
     if place == "synthetic":
-        as_ever = FCDD(**SETTINGS | {"abnormal": 0.5})._shown(x, seeded(), known)
+        as_ever = FCDD(**SETTINGS | {"abnormal": 0.5}).shown(x, seeded(), known)
         assert torch.equal(shown, as_ever[0]) and torch.equal(truth, as_ever[1])
 
 
 # --- labels and masks ---
 
 
-@pytest.mark.parametrize("y, expected", [
-    (None, [0, 0, 1]), ([0, 1, 0], [0, 1, 0]), ([1, -1, 1], [0, 1, 0]), (np.array([True, False, False]), [1, 0, 0]),
-    ([0, 0, 0], [0, 0, 0]), ([1, 1, 1], [1, 1, 1]),
+@pytest.mark.parametrize("y, abnormal", [
+    (None, "c"), ([0, 1, 0], "b"), ([1, -1, 1], "b"), (np.array([True, False, False]), "a"), ([0, 0, 0], ""),
 ])  # fmt: skip
-def test_labels_in_both_conventions(y, expected):
+def test_pictures_are_sorted_by_labels_of_both_conventions_and_unknown_ones_are_good(y, abnormal):
     images = ImageSet(pictures(3, 8), ["a", "b", "c"], [0, -1, 1], ["?"] * 3, [None] * 3)
-    assert labels_of(images, y).tolist() == expected
+    good, bad = by_label(images, y)
+    assert bad.names == tuple(abnormal) and good.names == tuple(n for n in "abc" if n not in abnormal)
+    assert not good.labels.any() and (bad.labels == 1).all()
+
+
+def test_labelled_pictures_as_the_network_sees_them():
+    mask, speck = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    mask[:32], speck[1, 1] = True, True
+    images = ImageSet(pictures(3, 64), ["a", "b", "c"], [1] * 3, ["?"] * 3, [mask, speck, None])
+    x, truth = as_tensors(images, View(16))
+    torch.testing.assert_close(x, next(batches(images, View(16), 3)))
+    assert truth[0, :8].all() and not truth[0, 8:].any() and truth[1:].all()  # a mask that vanishes leaves the label
 
 
 def test_pictures_are_sorted_by_label_with_their_masks(tmp_path):
@@ -350,40 +370,40 @@ def test_pictures_are_sorted_by_label_with_their_masks(tmp_path):
 
 
 @pytest.mark.parametrize("y, masks, words", [
-    ([0, 2, 0], None, "y holds 0, 2"), ([0.5, 0, 0], None, "y holds"), ([-1, 0, 1], None, "y holds"),
-    ([0, 1], None, "y has shape"), ([[0], [1], [0]], None, "y has shape"), ([1, 1, 1], None, "all 3 pictures"),
-    ([-1, -1, -1], None, "all 3 pictures"), (None, [None, np.ones((8, 8)), None], "masks without labels"),
+    ([0, 2, 0], None, "y[1] is 2"), ([-1, 0, 1], None, "y["), ([0, 1], None, "y has shape"),
+    ([1, 1, 1], None, "leave y out when all pictures are good"), ([-1, -1, -1], None, "all 3 pictures"),
+    (None, [None, np.ones((8, 8)), None], "masks without labels"),
     ([0, 1, 0], [None, np.ones((8, 8))], "masks: 2 for 3 pictures"),
     ([0, 1, 0], [None, np.zeros((8, 8)), None], "its mask marks nothing"),
     ([0, 1, 0], [np.ones((8, 8)), None, None], "good, but its mask marks something"),
     ([0, 1, 0], [None, np.ones((8, 9)), None], "must agree"), ([0, 1, 0], [None, "/no/mask.png", None], "/no/mask.png"),
 ])  # fmt: skip
 def test_labels_and_masks_that_make_no_sense(y, masks, words):
-    assert words in line_of(FCDD(**SETTINGS).fit, pictures(3, 8), y, masks)
+    assert words in line_of(fit, pictures(3, 8), y, masks)
 
 
 def test_labelled_anomalies_teach_and_do_not_calibrate():
-    both, detector = labelled_set(), FCDD(**SETTINGS).fit(labelled_set())
-    without = FCDD(**SETTINGS).fit(both.normals)
+    both, detector = labelled_set(), fit(labelled_set())
+    without = fit(both.normals)
     assert detector.counts_ == without.counts_ | {"labelled_abnormal": 4} and without.counts_["labelled_abnormal"] == 0
-    assert len(detector.calibration_scores_) == 4 and detector.labelled_ is None
+    assert len(detector.calibration_scores_) == 4 and set(vars(detector)) == {*detector.get_params(), "fitted_"}
     assert not same(detector, without)
-    began = [torch.equal(a, b) for a, b in zip(detector.network_.teacher.state_dict().values(),
-                                               without.network_.teacher.state_dict().values(), strict=True)]  # fmt: skip
+    began = [torch.equal(a, b) for a, b in zip(detector.teacher_.state_dict().values(),
+                                               without.teacher_.state_dict().values(), strict=True)]  # fmt: skip
     assert all(began)  # the features are standardised by good pictures alone
-    assert same(detector, FCDD(**SETTINGS).fit(both, y=[1] * 20 + [-1] * 4))
-    assert not same(detector, FCDD(**SETTINGS).fit(labelled_set(masks=False)))
+    assert same(detector, fit(both, [1] * 20 + [-1] * 4))
+    assert not same(detector, fit(labelled_set(masks=False)))
 
 
 def test_a_defect_that_was_labelled_is_seen_better():
     "A faint stain that confetti does not resemble: with examples of it the gap to good pictures grows."
     stain = pictures(12, 64, seed=3).astype(int)
     stain[:, 20:44, 20:44] += 9
-    stain, settings_ = stain.clip(0, 255).astype(np.uint8), SETTINGS | {"epochs": 6, "learning_rate": 1e-3}
+    stain = stain.clip(0, 255).astype(np.uint8)
     good, new = pictures(30, 64), pictures(12, 64, seed=9)
     gaps = []
     for images, y in ((good, None), (np.concatenate([good, stain[:6]]), [0] * 30 + [1] * 6)):
-        detector = FCDD(**settings_).fit(images, y)
+        detector = fit(images, y, epochs=6, learning_rate=1e-3)
         a, b = detector.inspect(stain[6:]).score, detector.inspect(new).score
         gaps.append((a.mean() - b.mean()) / b.std())
     assert gaps[1] > gaps[0]
@@ -394,8 +414,8 @@ def test_tiles_and_labels_do_not_go_together():
 
 
 def test_tiles_of_good_pictures():
-    detector = FCDD(**SETTINGS | {"epochs": 1}, tile=64).fit(pictures(8, 96))
-    assert detector.inspect(pictures(1, 96)).map.shape == (1, 96, 96)
+    detector = fit(pictures(8, 96), epochs=1, tile=64)
+    assert detector.examples_.shape == (4, 3, 64, 64) and detector.inspect(pictures(1, 96)).map.shape == (1, 96, 96)
 
 
 # --- the contract ---
@@ -403,16 +423,17 @@ def test_tiles_of_good_pictures():
 
 def test_the_frozen_network_is_as_it_was(fitted):
     fresh = Backbone("lite0", (2, 3)).state_dict()
-    kept = fitted.network_.teacher.backbone.state_dict()
+    kept = fitted.teacher_.backbone.state_dict()
     assert all(torch.equal(fresh[name], kept[name]) for name in fresh)
 
 
-def test_defects_score_higher_than_good_pictures(fitted):
-    for how in ("top_percent", "coarse_mean", "max"):
-        fitted.set_params(image_score=how)
-        good, bad = fitted.inspect(pictures(20, 64, seed=7)).score, fitted.inspect(spotted(20, 64)[0]).score
-        assert bad.min() > good.max()
-    fitted.set_params(image_score="top_percent")
+@pytest.mark.parametrize("how", ["top_percent", "coarse_mean", "max"])
+def test_defects_score_higher_than_good_pictures(fitted, how):
+    judge = Judge(fitted.model_, replace(fitted.scoring_, image_score=how))
+    with torch.inference_mode():
+        good, bad = (judge(next(batches(as_image_set(images), fitted.view_, 20)))[1]
+                     for images in (pictures(20, 64, seed=7), spotted(20, 64)[0]))  # fmt: skip
+    assert bad.min() > good.max()
 
 
 def test_maps_are_high_where_the_defect_is(fitted):
@@ -423,13 +444,40 @@ def test_maps_are_high_where_the_defect_is(fitted):
 
 def test_coarse_mean_is_the_mean_of_the_network_s_map(fitted):
     x = torch.rand(3, 3, 64, 64, generator=seeded())
-    fitted.set_params(image_score="coarse_mean")
     with torch.inference_mode():
-        maps, score = fitted._judge(x)
-        z = fitted.network_(x)
+        maps, score = Judge(fitted.model_, replace(fitted.scoring_, image_score="coarse_mean"))(x)
+        z = fitted.model_.z(x)
         torch.testing.assert_close(score, ((z.square().sum(1) + 1).sqrt() - 1).mean((1, 2)), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(maps, spread(pseudo_huber(z), (64, 64), (67, 67), 8.0), rtol=1e-4, atol=1e-5)
-    fitted.set_params(image_score="top_percent")
+        assert torch.equal(maps, fitted.fitted_.judge(x)[0])
+
+
+@pytest.mark.parametrize("parameters", [
+    {}, {"channels": 3, "start": "random", "gain": 3.7, "image_score": "coarse_mean", "image_size": (64, 96)},
+    {"backbone": "resnet10t", "weights": "random", "levels": (1, 2), "frozen": 1},
+])  # fmt: skip
+def test_exported_graph_says_the_same_of_any_number_of_pictures(parameters):
+    judge = fit(pictures(12, 64), epochs=1, **parameters).fitted_.judge
+    x = torch.rand(5, 3, *judge.scoring.view.shape, generator=seeded())
+    graph = torch.export.export(judge, (x[:2],), dynamic_shapes=({0: torch.export.Dim("B", min=1)},)).module()
+    with torch.no_grad():
+        for some_of_them in (x, x[:1], x[1:4]):
+            for mine, its in zip(judge(some_of_them), graph(some_of_them), strict=True):
+                torch.testing.assert_close(its, mine, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [None, 1])
+def test_network_from_the_meta_device_with_its_state_is_the_fitted_one(fitted, frozen):
+    build = FCDD(**SETTINGS | {"frozen": frozen}).build
+    with torch.device("meta"):
+        empty = build((64, 64))
+    assert all(w.is_meta for w in [*empty.parameters(), *empty.buffers()]) and empty.field == build((64, 64)).field
+    assert all(type(number) in (int, float) for field in empty.field for number in field)
+    again, x = filled(empty, fitted.model_.state_dict()), torch.rand(2, 3, 64, 64, generator=seeded())
+    with torch.inference_mode():
+        assert torch.equal(again(x), fitted.model_(x)) and torch.equal(again.examples, fitted.examples_)
+    moving = [name for name, w in again.named_parameters() if w.requires_grad]
+    assert any(name.startswith("teacher") for name in moving) == (frozen is not None)
 
 
 @pytest.mark.parametrize("parameters", [
@@ -437,7 +485,7 @@ def test_coarse_mean_is_the_mean_of_the_network_s_map(fitted):
     {"backbone": "resnet10t", "weights": "random", "levels": (1, 2), "frozen": 1, "learning_rate": 1e-3},
 ])  # fmt: skip
 def test_saved_detector_judges_to_the_bit(parameters, tmp_path):
-    detector = FCDD(**SETTINGS | {"epochs": 1} | parameters).fit(pictures(12, 64))
+    detector = fit(pictures(12, 64), **{"epochs": 1} | parameters)
     again, x = load(detector.save(tmp_path / "model"), device="cpu"), spotted(6, 64)[0]
     np.testing.assert_array_equal(again.inspect(x).map, detector.inspect(x).map)
     np.testing.assert_array_equal(again.inspect(x).score, detector.inspect(x).score)
@@ -447,22 +495,34 @@ def test_saved_detector_judges_to_the_bit(parameters, tmp_path):
 
 def test_fit_that_was_cut_off_goes_on_to_the_same_detector(tmp_path, monkeypatch):
     monkeypatch.setitem(train.__kwdefaults__, "every", 0)
-    whole = FCDD(**SETTINGS | {"epochs": 4}).fit(labelled_set())
-    taught, calls = FCDD._taught, []
+    whole, told = fit(labelled_set(), epochs=4), {"checkpoint": tmp_path / "c", "resume": True}
+    loss, calls = FCDD.loss, []
 
     def cut_off(self, *args, **kwargs):
         calls.append(1)
         if len(calls) > 5:
             raise KeyboardInterrupt
-        return taught(self, *args, **kwargs)
+        return loss(self, *args, **kwargs)
 
-    resumed = FCDD(**SETTINGS | {"epochs": 4}, checkpoint=str(tmp_path / "c"), resume=True)
-    monkeypatch.setattr(FCDD, "_taught", cut_off)
+    monkeypatch.setattr(FCDD, "loss", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        resumed.fit(labelled_set())
-    assert resumed.labelled_ is None
-    monkeypatch.setattr(FCDD, "_taught", taught)
-    assert same(whole, resumed.fit(labelled_set())) and len(resumed.history_) == 4
+        fit(labelled_set(), epochs=4, told=told)
+    monkeypatch.setattr(FCDD, "loss", loss)
+    resumed = fit(labelled_set(), epochs=4, told=told)
+    assert same(whole, resumed) and len(resumed.history_) == 4
+
+
+def test_checkpoint_of_a_run_with_other_lessons_is_refused(tmp_path):
+    told = {"checkpoint": tmp_path / "c"}
+    first, told = fit(labelled_set(), epochs=1, told=told), told | {"resume": True}
+    again = partial(fit, epochs=1, told=told)
+    others = {"kind": "scar", "supervision": "label", "abnormal": 0.5, "labelled_share": 0.25, "field_std": 9.0}
+    for name, value in others.items():
+        assert f"belongs to another run: {name} was " in line_of(partial(again, **{name: value}), labelled_set())
+    for other in (labelled_set(bad=3), labelled_set(masks=False), labelled_set().normals):
+        assert "belongs to another run: labelled pictures was " in line_of(again, other)
+    other = again(labelled_set(), sigma=2.0, opening=5, image_score="coarse_mean")
+    assert same(first, other) and other.history_ == first.history_  # what only judging sees may differ
 
 
 def test_explanation_is_a_figure_of_one_picture(fitted, tmp_path):
@@ -485,12 +545,12 @@ def test_paper_is_the_published_recipe():
     assert (recipe["optimizer"], recipe["learning_rate"], recipe["weight_decay"]) == ("sgd", 1e-3, 1e-4)
     assert (recipe["schedule"], recipe["field_std"], recipe["gain"]) == ("exponential", 12.0, 3.7)
     assert (recipe["image_score"], recipe["standardise"], recipe["validation"]) == ("coarse_mean", False, 0.0)
-    assert FCDD.paper(epochs=2).epochs == 2 and FCDD.paper()._recipe().epochs == 2000
+    assert FCDD.paper(epochs=2).epochs == 2 and FCDD.paper().recipe().epochs == 2000
 
 
 def test_paper_has_the_published_layers_and_takes_a_training_step():
-    detector = FCDD.paper(weights="random", epochs=1, passes=1, train_batch=2, device="cpu").fit(pictures(3, 224))
-    net = detector.network_
+    detector = FCDD.paper(weights="random", epochs=1, passes=1, train_batch=2).fit(pictures(3, 224), device="cpu")
+    net = detector.model_
     convolutions = [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert convolutions == [
         (64, 3, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3), (256, 256, 3, 3), (512, 256, 3, 3), (512, 512, 3, 3), (1, 512, 1, 1)
@@ -502,7 +562,7 @@ def test_paper_has_the_published_layers_and_takes_a_training_step():
     moved = {name.split(".")[1] for name in fresh if not torch.equal(fresh[name], kept[name])}
     assert moved == {"features_15", "features_16", "features_18", "features_19"}
     with torch.inference_mode():
-        assert detector._coarse(torch.rand(1, 3, 224, 224)).shape == (1, 28, 28)
+        assert net.z(torch.rand(1, 3, 224, 224)).shape == (1, 1, 28, 28)
     assert len(detector.history_) == 1 and np.isfinite(detector.history_[0]["loss"])
 
 
@@ -523,5 +583,5 @@ def test_paper_has_the_published_layers_and_takes_a_training_step():
 ])  # fmt: skip
 def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
     with pytest.raises(G100Error, match=word) as error:
-        FCDD(**SETTINGS | wrong).fit(pictures(10, 64))
+        fit(pictures(10, 64), **wrong)
     assert "\n" not in str(error.value)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from g100.foundations.pictures import ImageSet, as_image_set
 from g100.algorithms.synthetic import (
     FINEST,
     KINDS,
@@ -26,6 +25,7 @@ from g100.algorithms.synthetic import (
     synthetic,
     synthetic_test,
 )  # fmt: skip
+from g100.foundations.pictures import ImageSet, as_image_set
 from tests.toys import line_of, pictures, seeded, spotted
 
 NAMES = (*KINDS, "mixed")

@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['pseudo_huber', 'log1mexp', 'fcdd_loss', 'Field', 'grown', 'receptive_field', 'spreading', 'spread', 'behind',
-           'Network', 'moments', 'whitening', 'some', 'labels_of', 'by_label', 'as_mask', 'FCDDParameters',
-           'FCDDChecks', 'Teaching', 'Labelled', 'Learning', 'Building', 'Describing', 'Mapping', 'outlined',
-           'Explaining', 'FCDD']
+           'Network', 'moments', 'whitening', 'whiten', 'by_label', 'as_mask', 'as_tensors', 'some', 'spoilt', 'drawn',
+           'check_fcdd', 'outlined', 'explained', 'FCDD']
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #53b3b690
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +21,15 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
-from ..foundations.features import Backbone, Teacher, build, indices, stored_teacher, taps, timm_name
-from ..foundations.pictures import ImageSet, as_image_set
-from ..foundations.views import batches
-from ..foundations.errors import G100Error, unknown
-from ..foundations.maps import image_score, outline, segment, smooth
 from .synthetic import KINDS, synthetic
-from ..foundations.loop import Trained, part
-from ..foundations.recipe import Recipe, flips, generator, own_randomness
+from ..foundations.detector import Fitted, Lessons, Options, generator, own_randomness, pick_device
+from ..foundations.errors import G100Error, unknown
+from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
+from ..foundations.loop import Objective, TrainedDetector
+from ..foundations.maps import kept, outline, segment
+from ..foundations.pictures import ImageSet, as_image_set, labels_of
+from ..foundations.recipe import Recipe, flips
+from ..foundations.views import View, batches
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #104279ae
 def pseudo_huber(z: torch.Tensor) -> torch.Tensor:
@@ -90,7 +90,7 @@ def receptive_field(name: str, level: int, size: tuple[int, int]) -> tuple[Field
     return widest
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #89afbd2b
-@lru_cache(maxsize=64)
+@kept
 def spreading(h: int, H: int, n: int, std: float, gain: float | None, device: torch.device, dtype: torch.dtype):
     "R (H, h) of Eq. 7: from h positions to H pixels; `gain` None: rows sum to 1, else a flat map grows by sqrt(gain)."
     t = torch.arange(H, dtype=torch.float64)[:, None] + 0.5 - (torch.arange(h) + 0.5) * H / h
@@ -101,8 +101,7 @@ def spreading(h: int, H: int, n: int, std: float, gain: float | None, device: to
         whole = torch.arange(-math.ceil(n), math.ceil(n), dtype=torch.float64) + 0.5
         taps = torch.exp(-0.5 * (whole / std) ** 2) * (whole.abs() <= n / 2)
         g = g * math.sqrt(gain) * H / h / taps.sum()
-    with torch.inference_mode(False):
-        return g.to(device, dtype)
+    return g.to(device, dtype)
 
 
 def spread(maps: torch.Tensor, size: tuple[int, int], n: tuple[int, int], std: float, gain: float | None = None):
@@ -119,18 +118,27 @@ def behind(backbone: Backbone, level: int) -> list[nn.Module]:
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #c05d1e78
 class Network(nn.Module):
-    "Pictures (B, 3, H, W) in [0, 1] -> z (B, K, h, w) on the grid of the finest level; K None: as many as features."
+    """Pictures (B, 3, H, W) in [0, 1] -> maps (B, H, W), 0 or more: Eq. 8, 4 and 7.
 
-    def __init__(self, teacher: Teacher, channels: int | None = None, frozen: int | None = None):
+    size: (H, W); channels: K, None for as many as there are features; frozen: the level up to which nothing learns, None for
+    the last; std and gain: of `spread`. Raises G100Error for more channels than features.
+    """
+
+    def __init__(self, teacher: Teacher, size: tuple[int, int], channels: int | None = None, frozen: int | None = None,
+                 std: float = 8.0, gain: float | None = None):  # fmt: skip
         super().__init__()
         C = sum(teacher.channels)
-        self.teacher, K = teacher, channels or C
+        self.teacher, self.std, self.gain, K = teacher, std, gain, channels or C
         if K > C:
             raise G100Error(f"channels={K}: the features have {C}, and the head at most as many")
         self.heads = nn.ModuleList(nn.Conv2d(c, K, 1, bias=not i) for i, c in enumerate(teacher.channels))
+        self.field = receptive_field(teacher.backbone.name, teacher.backbone.levels[0], size)
         self.learning = [] if frozen is None else behind(teacher.backbone, frozen)
         for layer in self.learning:
             layer.requires_grad_(True)
+        self.register_buffer("examples", torch.empty(0, 3, *size, dtype=torch.uint8))  # of spoilt pictures, filled later
+        self.register_buffer("example_masks", torch.empty(0, *size, dtype=torch.bool))
+        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Network":
         "The layers that learn go into training mode; the frozen ones stay in evaluation mode."
@@ -144,9 +152,18 @@ class Network(nn.Module):
         finest, *others = self.teacher(x)
         return torch.cat([finest, *(F.interpolate(f, finest.shape[2:], mode="bilinear") for f in others)], dim=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def z(self, x: torch.Tensor) -> torch.Tensor:
+        "z (B, K, h, w) of Eq. 8, on the grid of the finest level."
         finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
         return sum((F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others), finest)
+
+    def scored(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "The maps (B, H, W), and scores (B,): the means of the maps before they are brought to size."
+        coarse, n = pseudo_huber(self.z(x)), tuple(field.size for field in self.field)
+        return spread(coarse, tuple(x.shape[2:]), n, self.std, self.gain), coarse.mean(dim=(1, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scored(x)[0]
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #47636356
 @torch.no_grad()
@@ -167,36 +184,25 @@ def whitening(mean: torch.Tensor, covariance: torch.Tensor, K: int) -> tuple[tor
     W = Q @ (U * (values.clamp_min(0) + values.mean() / 100).rsqrt()).T / math.sqrt(K)
     return W, -W @ mean.cpu()
 
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #e49ac3b4
-def some(share: float, n: int, random: torch.Generator) -> int:
-    "A whole number next to share * n, of which share * n is the mean."
-    return int(share * n + torch.rand(1, generator=random).item())
-
-
-def labels_of(images: ImageSet, y=None) -> np.ndarray:
-    "0 good, 1 abnormal for each picture, from y in {0, 1} or {+1, -1}, or from what the pictures say of themselves."
-    if y is None:
-        return (images.labels == 1).astype(int)
-    y = np.asarray(y)
-    if y.shape != (len(images),):
-        raise G100Error(f"y has shape {y.shape} for {len(images)} pictures; one label each is wanted")
-    found = set(y.tolist())
-    if not found <= {0, 1} and not found <= {-1, 1}:
-        some_found = ", ".join(sorted(map(str, found))[:4])
-        raise G100Error(f"y holds {some_found}: wants 0 (good) and 1 (abnormal), or +1 (good) and -1 (abnormal)")
-    return np.asarray(y == -1 if -1 in found else y == 1, dtype=int)
+# %% ../../nbs/2_algorithms/20_fcdd.ipynb #16838a1f
+@torch.no_grad()
+def whiten(network: Network, pictures: Iterable[torch.Tensor]) -> None:
+    "Eq. 9 for the head of a network, from batches (B, 3, H, W) of good pictures; Q from torch's global generator."
+    W, b = whitening(*moments(network.features(x) for x in pictures), len(network.heads[0].bias))
+    network.heads[0].bias.copy_(b)
+    for head, weight in zip(network.heads, W.split(network.teacher.channels, dim=1), strict=True):
+        head.weight.copy_(weight[:, :, None, None])
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #5d9ad58a
 def by_label(images: ImageSet, y=None, masks: Sequence | None = None) -> tuple[ImageSet, ImageSet]:
     "The good pictures and the abnormal ones, with their masks; G100Error for labels or masks that make no sense."
-    labels = labels_of(images, y)
+    labels = (labels_of(images, y) == 1).astype(int)
     if masks is not None and len(masks) != len(images):
         raise G100Error(f"masks: {len(masks)} for {len(images)} pictures; give one each, None where it is not known")
     if masks is not None and y is None and not labels.any():
         raise G100Error("masks without labels: give y as well, which says which pictures are abnormal")
     if labels.all():
-        raise G100Error(f"all {len(images)} pictures are labelled abnormal; good ones are needed to learn and to calibrate "
-                        "(+1 beside no -1 is read as 1; leave y out when all are good)")  # fmt: skip
+        raise G100Error(f"all {len(images)} pictures are labelled abnormal; good ones are needed to learn and to calibrate")
     masks = images.masks if masks is None else [as_mask(m) for m in masks]
     whole = ImageSet(images.images, images.names, labels, images.defects, masks)
     for i in (i for i, mask in enumerate(masks) if mask is not None):
@@ -210,10 +216,96 @@ def as_mask(mask):
     "A mask as an ImageSet holds it: None, a path, or a bool array."
     return mask if mask is None or isinstance(mask, Path) else Path(mask) if isinstance(mask, str) else np.asarray(mask) > 0
 
+# %% ../../nbs/2_algorithms/20_fcdd.ipynb #e0829676
+def as_tensors(images: ImageSet, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    "Abnormal pictures (L, 3, H, W) and masks (L, H, W) as the network sees them; where no mask is known it is 1 everywhere."
+    truth = torch.ones(len(images), *view.shape, dtype=torch.bool)
+    for i in (i for i, mask in enumerate(images.masks) if mask is not None):
+        seen = torch.from_numpy(view.mask(images.mask(i)))
+        truth[i] = seen | ~seen.any()
+    return torch.cat(list(batches(images, view))), truth
+
+# %% ../../nbs/2_algorithms/20_fcdd.ipynb #23bf5e0e
+def some(share: float, n: int, random: torch.Generator) -> int:
+    "A whole number next to share * n, of which share * n is the mean."
+    return int(share * n + torch.rand(1, generator=random).item())
+
+
+def spoilt(x: torch.Tensor, share: float, kind: str, supervision: str,
+           random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, int]:  # fmt: skip
+    "Pictures x (B, 3, H, W), of which a share is spoilt, the masks (B, H, W) for Eq. 5, and how many it is; they come first."
+    x, truth, n = x.clone(), torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device=x.device), some(share, len(x), random)
+    if n:
+        x[:n], mask = synthetic(x[:n], kind, random)
+        truth[:n] = mask if supervision == "mask" else True
+    return x, truth, n
+
+
+def drawn(labelled: tuple[torch.Tensor, torch.Tensor], m: int, flip: str,
+          random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    "m of the labelled pictures, drawn with repetition and flipped, and their masks."
+    pictures, masks = labelled
+    chosen = torch.randint(len(pictures), (m,), generator=random)
+    both = flips(flip)(torch.cat([pictures[chosen], masks[chosen, None].float()], dim=1), random)
+    return both[:, :3], both[:, 3] > 0.5
+
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #f15fa300
+def check_fcdd(detector: "FCDD") -> None:
+    "G100Error for parameters of FCDD that make no sense."
+    for name in ("passes", "channels", "field_std", "gain"):
+        if (value := getattr(detector, name)) is not None and not value > 0:
+            raise G100Error(f"{name}={value}: wants a number above 0")
+    if detector.kind not in (kinds := (*KINDS, "mixed")):
+        raise unknown("kind of synthetic anomaly", detector.kind, kinds)
+    for name, known in (("supervision", ("mask", "label")), ("start", ("whitened", "random"))):
+        if getattr(detector, name) not in known:
+            raise unknown(name, getattr(detector, name), known)
+    for name in ("abnormal", "labelled_share"):
+        if not 0 < getattr(detector, name) < 1:
+            raise G100Error(f"{name}={getattr(detector, name)}: wants a share in (0, 1), such as 0.25")
+    name, levels, frozen = timm_name(detector.backbone), detector.levels, detector.frozen
+    indices(name, levels if frozen is None else sorted({*levels, frozen}))
+    unit, sides = taps(name)[max(levels)][1], np.atleast_1d(detector.image_size)
+    if any(side % unit for side in sides):
+        raise G100Error(f"image_size={detector.image_size} is not a multiple of {unit}, the stride of level {max(levels)} "
+                        f"of {detector.backbone}; try {-(-max(sides) // unit) * unit}")  # fmt: skip
+
+# %% ../../nbs/2_algorithms/20_fcdd.ipynb #7fc83ec8
+def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
+    "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
+    drawn = image.permute(1, 2, 0).cpu().numpy().copy()
+    drawn[outline(mask)] = color
+    return drawn
+
+
+@torch.inference_mode()
+def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> Figure:
+    "A picture (1, 3, H, W), its coarse map, the map, and what is marked; below, spoilt pictures of that kind that taught."
+    coarse, maps = pseudo_huber(fitted.model.z(x))[0].cpu(), fitted.judge(x)[0].cpu()
+    marked = segment(maps, fitted.calibration.pixel_threshold, fitted.scoring.opening)[0]
+    figure, (low, high) = Figure(figsize=(6.4, 3.6), layout="constrained"), fitted.calibration.color_range
+    axes = figure.subplots(2, 4)
+    axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
+    for axis, values in zip(axes[0, 1:3], (coarse, maps[0]), strict=True):
+        axis.imshow(values.numpy(), cmap="coolwarm", vmin=low, vmax=high)
+    axes[0, 3].imshow(outlined(x[0], marked, (0.9, 0.0, 0.0)))
+    for axis, y, mask in zip(axes[1], fitted.model.examples, fitted.model.example_masks.cpu(), strict=False):
+        axis.imshow(outlined(y / 255, mask.numpy(), (0.0, 0.8, 0.3)))
+    titles = ("picture", f"map of {coarse.shape[0]} x {coarse.shape[1]}", "brought to size", "marked", f"taught with: {kind}")
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+# %% ../../nbs/2_algorithms/20_fcdd.ipynb #3c40e579
 @dataclass(eq=False, repr=False, kw_only=True)
-class FCDDParameters(Trained):
-    "What FCDD can be told, beyond what every trained detector can."
+class FCDD(TrainedDetector):
+    """A network whose output is the map, taught with spoilt pictures (Liznerski et al., ICLR 2021, arXiv 2007.01760).
+
+    After `fit`: `field_`, the receptive fields along rows and columns; `history_`, one row a pass; `examples_` and
+    `example_masks_`, a few of the spoilt pictures; `counts_` says how many labelled abnormal pictures there were.
+    """
 
     image_size: int | tuple[int, int] = 160
     image_score: str = "top_percent"  # or "max", "mean", or "coarse_mean", of the map before it is brought to size
@@ -235,212 +327,64 @@ class FCDDParameters(Trained):
     field_std: float = 8.0  # sigma_r of Eq. 7, in pixels
     gain: float | None = None  # of a flat map in Eq. 7; None: the weights of every pixel sum to 1
 
-    @classmethod
-    def own_image_scores(cls) -> tuple[str, ...]:
-        return ("coarse_mean",)
+    own_image_score: ClassVar[str | None] = "coarse_mean"
 
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #d7ace938
-class FCDDChecks(FCDDParameters):
-    "What is refused."
+    def check(self) -> None:
+        check_fcdd(self)
+        super().check()
 
-    def _check(self) -> None:
-        for name in ("passes", "channels", "field_std", "gain"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise G100Error(f"{name}={value}: wants a number above 0")
-        super()._check()
-        if self.kind not in (kinds := (*KINDS, "mixed")):
-            raise unknown("kind of synthetic anomaly", self.kind, kinds)
-        for name, known in (("supervision", ("mask", "label")), ("start", ("whitened", "random"))):
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
-        for name in ("abnormal", "labelled_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise G100Error(f"{name}={getattr(self, name)}: wants a share in (0, 1), such as 0.25")
-        name, levels = timm_name(self.backbone), self.levels
-        indices(name, levels if self.frozen is None else sorted({*levels, self.frozen}))
-        unit, sides = taps(name)[max(levels)][1], np.atleast_1d(self.image_size)
-        if any(side % unit for side in sides):
-            raise G100Error(f"image_size={self.image_size} is not a multiple of {unit}, the stride of level {max(levels)} "
-                            f"of {self.backbone}; try {-(-max(sides) // unit) * unit}")  # fmt: skip
+    def recipe(self) -> Recipe:
+        return replace(super().recipe(), epochs=self.epochs * self.passes)
 
-    def _recipe(self) -> Recipe:
-        return replace(super()._recipe(), epochs=self.epochs * self.passes)
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #f414c050
-class Teaching(FCDDChecks):
-    "What the network is shown, and the loss."
-
-    labelled_ = None  # pictures (L, 3, H, W) and masks (L, H, W) of labelled anomalies, while `fit` runs
-
-    def _of(self, labelled, m: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        "m of the labelled pictures, drawn with repetition and flipped, and their masks."
-        chosen = torch.randint(len(labelled[0]), (m,), generator=random)
-        both = torch.cat([labelled[0][chosen], labelled[1][chosen, None].float()], dim=1)
-        both = flips(self.flip)(both, random)
-        return both[:, :3], both[:, 3] > 0.5
-
-    def _shown(self, x: torch.Tensor, random: torch.Generator, labelled=None) -> tuple[torch.Tensor, torch.Tensor]:
-        "Pictures, of which a share is made abnormal, and what Eq. 5 takes for their masks."
-        x, truth = x.clone(), torch.zeros(len(x), *x.shape[2:], dtype=torch.bool, device=x.device)
-        n = some(self.abnormal, len(x), random)
-        if n:
-            x[:n], mask = synthetic(x[:n], self.kind, random)
-            truth[:n] = mask if self.supervision == "mask" else True
-        m = some(self.labelled_share, n, random) if labelled else 0
-        if m:
-            x[:m], truth[:m] = self._of(labelled, m, random)
-        return x, truth
-
-    def _spread(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return spread(maps, size, tuple(field.size for field in self.field_), self.field_std, self.gain)
-
-    def _taught(self, model: nn.Module, x: torch.Tensor, random: torch.Generator, labelled=None) -> torch.Tensor:
-        x, truth = self._shown(x, random, labelled)
-        return fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth).mean()
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #5ade49f5
-class Labelled(Teaching):
-    "What is taken from labelled abnormal pictures."
-
-    def _tensors_of(self, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
-        "Pictures and masks as the network sees them."
-        if self.tile is not None:
-            raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
-                            "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip
-        truth = torch.ones(len(images), *self.view_.shape, dtype=torch.bool)
-        for i in (i for i, mask in enumerate(images.masks) if mask is not None):
-            seen = torch.from_numpy(self.view_.mask(images.mask(i)))
-            truth[i] = seen | ~seen.any()
-        return torch.cat(list(batches(images, self.view_))), truth
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #fd91c976
-class Learning(Labelled):
-    "`fit` with labels and masks."
-
-    def fit(self, X, y=None, masks: Sequence | None = None):
+    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False, checkpoint=None,
+            resume: bool = False):  # fmt: skip
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
 
-        X: as every detector takes it. y: labels (N,), 0 good and 1 abnormal, or +1 good and -1 abnormal; None: those of X.
-        masks: for each picture where it is abnormal, bool (H, W), a path, or None where that is not known; None: those of X.
-        `counts_` says how many labelled abnormal pictures there were. Raises G100Error for what cannot be.
+        X, device, verbose, checkpoint, resume: as every trained detector takes them. y: labels (N,), 0 good and 1 abnormal,
+        or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is abnormal, bool (H, W), a path, or
+        None where that is not known; None: those of X. Raises G100Error for what cannot be.
         """
-        self._check()
+        self.check()
         good, abnormal = by_label(as_image_set(X), y, masks)
-        self._settle()
-        self.labelled_ = self._tensors_of(abnormal) if len(abnormal) else None
-        try:
-            super().fit(good)
-        finally:
-            self.labelled_ = None
-        self.counts_["labelled_abnormal"] = len(abnormal)
-        return self
+        if len(abnormal) and self.tile is not None:
+            raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
+                            "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip
+        options = Options(pick_device(device), verbose, None if checkpoint is None else Path(checkpoint), resume)
+        return self._fit(good, options, abnormal=abnormal or None)
 
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #87a03de2
-class Building(Learning):
-    "The network, and the beginning of its head."
+    def build(self, size: tuple[int, int]) -> Network:
+        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed))
+        return Network(teacher, size, self.channels, self.frozen, self.field_std, self.gain)
 
-    def _assemble(self, teacher: Teacher) -> None:
-        with own_randomness(self.seed, self.device_):
-            network = Network(teacher, self.channels, self.frozen)
-            self.field_ = receptive_field(self.backbone, min(self.levels), self.view_.shape)
-        self.network_ = network.to(self.device_, memory_format=torch.channels_last).eval()
-
-    def _whiten(self, images: ImageSet) -> None:
-        "Eq. 9 for the head."
-        network = self.network_
-        with own_randomness(self.seed, self.device_), torch.no_grad():
-            found = moments(network.features(x) for x in self._batches(images, "whitening"))
-            W, b = whitening(*found, len(network.heads[0].bias))
-            network.heads[0].bias.copy_(b)
-            for head, weight in zip(network.heads, W.split(network.teacher.channels, dim=1), strict=True):
-                head.weight.copy_(weight[:, :, None, None])
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #ef1160d1
-class Describing(Building):
-    "Training it, and storing it."
-
-    def _fit(self, images: ImageSet) -> None:
-        with own_randomness(self.seed, self.device_):
-            teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed)).to(self.device_)
-        self._assemble(teacher)
+    def objective(self, model: Network, lessons: Lessons) -> Objective:
         if self.standardise:
-            teacher.learn(self._batches(images, "standardising"))
+            model.teacher.learn(lessons.batches("standardising"))
         if self.start == "whitened":
-            self._whiten(images)
-        first = next(batches(images[:4], self.view_, 4))
+            with own_randomness(self.seed, lessons.device):
+                whiten(model, lessons.batches("whitening"))
+        first = next(batches(lessons.images[:4], lessons.view, 4))
         shown, truth = synthetic(first, self.kind, generator(self.seed, "step", 0))
-        self.examples_, self.example_masks_ = (255 * shown).round().to(torch.uint8), truth
-        self._train(self.network_, partial(self._taught, labelled=self.labelled_), images, self._taught)
+        model.examples, model.example_masks = (t.to(lessons.device) for t in ((255 * shown).round().to(torch.uint8), truth))
+        labelled = None if lessons.abnormal is None else as_tensors(lessons.abnormal, lessons.view)
+        lessons.counts["labelled_abnormal"] = 0 if labelled is None else len(labelled[0])
+        return Objective(model, partial(self.loss, labelled=labelled), self.loss)
 
-    def _state(self) -> dict[str, torch.Tensor]:
-        weights = {f"network.{name}": t.detach().cpu().contiguous() for name, t in self.network_.state_dict().items()}
-        return super()._state() | weights | {"examples_": self.examples_, "example_masks_": self.example_masks_}
+    def loss(self, network: nn.Module, x: torch.Tensor, random: torch.Generator, labelled=None) -> torch.Tensor:
+        "The mean of Eq. 5 over a batch that good pictures x (B, 3, H, W) become."
+        x, truth = self.shown(x, random, labelled)
+        return fcdd_loss(network(x), truth).mean()
 
-    def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        super()._restore(tensors)
-        weights = part(tensors, "network.")
-        with own_randomness(self.seed, self.device_):
-            teacher = stored_teacher(self.backbone, self.levels, part(weights, "teacher."))
-        self._assemble(teacher)
-        self.network_.load_state_dict(weights)
-        self.examples_, self.example_masks_ = tensors["examples_"], tensors["example_masks_"]
+    def shown(self, x: torch.Tensor, random: torch.Generator, labelled=None) -> tuple[torch.Tensor, torch.Tensor]:
+        "Good pictures, of which a share is made abnormal, and what Eq. 5 takes for their masks."
+        x, truth, n = spoilt(x, self.abnormal, self.kind, self.supervision, random)
+        if labelled and (m := some(self.labelled_share, n, random)):
+            x[:m], truth[:m] = drawn(labelled, m, self.flip, random)
+        return x, truth
 
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #e3bc58a2
-class Mapping(Describing):
-    "From pictures to maps and scores."
-
-    def _coarse(self, x: torch.Tensor) -> torch.Tensor:
-        "The map (B, h, w) as the network gives it."
-        return pseudo_huber(self.network_(x))
-
-    def _raw_map(self, x: torch.Tensor) -> torch.Tensor:
-        return self._spread(self._coarse(x), tuple(x.shape[2:]))
-
-    def _judge(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        coarse = self._coarse(x)
-        maps = smooth(self._spread(coarse, tuple(x.shape[2:])), self.sigma)
-        return maps, coarse.mean(dim=(1, 2)) if self.image_score == "coarse_mean" else image_score(maps, self.image_score)
-
-
-def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
-    "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
-    drawn = image.permute(1, 2, 0).cpu().numpy().copy()
-    drawn[outline(mask)] = color
-    return drawn
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #7fc83ec8
-class Explaining(Mapping):
-    "The figure."
-
-    @torch.inference_mode()
     def explain(self, X) -> Figure:
         "One picture, its coarse map, the map, and what is marked; below, some of the synthetic anomalies that taught."
-        x = next(self._batches(as_image_set(X)[:1], "explaining"))
-        coarse, maps = self._coarse(x)[0].cpu(), self._judge(x)[0].cpu()
-        marked = segment(maps, self.pixel_threshold_, self.opening)[0]
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.subplots(2, 4)
-        low, high = self.color_range_
-        axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
-        for axis, values in zip(axes[0, 1:3], (coarse, maps[0]), strict=True):
-            axis.imshow(values.numpy(), cmap="coolwarm", vmin=low, vmax=high)
-        axes[0, 3].imshow(outlined(x[0], marked, (0.9, 0.0, 0.0)))
-        for axis, y, mask in zip(axes[1], self.examples_, self.example_masks_, strict=False):
-            axis.imshow(outlined(y / 255, mask.numpy(), (0.0, 0.8, 0.3)))
-        titles = ("picture", f"map of {coarse.shape[0]} x {coarse.shape[1]}", "brought to size", "marked")
-        for axis, title in zip(axes.flat, (*titles, f"taught with: {self.kind}"), strict=False):
-            axis.set_title(title)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        return figure
-
-# %% ../../nbs/2_algorithms/20_fcdd.ipynb #3c40e579
-class FCDD(Explaining):
-    """A network whose output is the map, taught with spoilt pictures (Liznerski et al., ICLR 2021, arXiv 2007.01760).
-
-    Attributes after `fit`: `network_`; `field_`, the receptive fields along rows and columns; `history_`, one row a pass:
-    loss, validation loss, learning rate, seconds; `examples_` and `example_masks_`, a few of the spoilt pictures.
-    """
+        x = next(batches(as_image_set(X)[:1], self.view_, 1))
+        return explained(self.fitted_, x.to(self.device_), self.kind)
 
     @classmethod
     def paper(cls, **parameters) -> "FCDD":

@@ -25,15 +25,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from g100.algorithms.fcdd import FCDD, fcdd_loss, pseudo_huber, some
-from g100.foundations.features import Backbone, Teacher
+from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spoilt, spread
+from g100.algorithms.synthetic import KINDS, synthetic
 from g100.experiments.table import write_rows
+from g100.foundations.detector import Judge
 from g100.foundations.layouts import load_data
-from g100.foundations.pictures import ImageSet
-from g100.foundations.views import batches
 from g100.foundations.maps import IMAGE_SCORES
 from g100.foundations.metrics import aupro, auroc
-from g100.algorithms.synthetic import KINDS, synthetic
+from g100.foundations.pictures import ImageSet
+from g100.foundations.views import batches
 from tests.benchmarks.common import RESULTS, milliseconds, ways
 
 ABLATION = RESULTS / "ablation-fcdd.csv"
@@ -47,23 +47,24 @@ class Placed(FCDD):
 
     place, weight = "synthetic", 1.0  # in place of synthetic anomalies, of "good" pictures, or "beside" both
 
-    def _shown(self, x, random, labelled=None):
-        shown, truth = super()._shown(x, random)
-        n = int(truth.flatten(1).any(dim=1).sum())
+    def placed(self, x, random, labelled=None):
+        "As `shown`, and the slice of the batch in which labelled pictures stand."
+        shown, truth, n = spoilt(x, self.abnormal, self.kind, self.supervision, random)
         m = some(self.labelled_share, n, random) if labelled else 0
-        self.where = slice(0)
+        first = {"synthetic": 0, "good": n, "beside": len(x)}[self.place]
         if m:
-            first = {"synthetic": 0, "good": n, "beside": len(x)}[self.place]
-            self.where = slice(first, first + m)
-            given, masks = (t.to(x.device) for t in self._of(labelled, m, random))
+            given, masks = (t.to(x.device) for t in drawn(labelled, m, self.flip, random))
             shown, truth = (torch.cat([a[:first], b, a[first + m :]]) for a, b in ((shown, given), (truth, masks)))
-        return shown, truth
+        return shown, truth, slice(first, first + m)
 
-    def _taught(self, model, x, random, labelled=None):
-        x, truth = self._shown(x, random, labelled)
+    def shown(self, x, random, labelled=None):
+        return self.placed(x, random, labelled)[:2]
+
+    def loss(self, network, x, random, labelled=None):
+        x, truth, where = self.placed(x, random, labelled)
         weights = torch.ones(len(x), device=x.device)
-        weights[self.where] = self.weight
-        return (weights * fcdd_loss(self._spread(pseudo_huber(model(x)), tuple(x.shape[2:])), truth)).mean()
+        weights[where] = self.weight
+        return (weights * fcdd_loss(network(x), truth)).mean()
 
 
 class Setting(NamedTuple):
@@ -96,31 +97,26 @@ PLACES = [
 ]
 
 
-def untrained(**parameters) -> FCDD:
-    "A detector that can judge, with a head of random weights: the arithmetic is the same."
-    detector = FCDD(device="cpu", **parameters)
-    detector._settle()
-    detector._assemble(Teacher(Backbone(detector.backbone, detector.levels)))
-    return detector
-
-
 def judging() -> bool:
-    "`_judge` against the bare network, and the parts of a training step."
-    detector, random = untrained(), torch.Generator().manual_seed(0)
-    side, network = detector.image_size, detector.network_
-    x, step = torch.rand(16, 3, side, side), partial(detector._taught, network)
+    "A judge against the bare network, and the parts of a training step; the head is random: the arithmetic is the same."
+    detector, random = FCDD(), torch.Generator().manual_seed(0)
+    size = detector.scoring().view.shape
+    network = detector.build(size).eval()
+    judge, x = Judge(network, detector.scoring()), torch.rand(16, 3, *size)
     with torch.inference_mode():
-        coarse = pseudo_huber(network(x))
+        coarse = pseudo_huber(network.z(x))
 
     @torch.inference_mode()
     def quietly(work):
         return work()
 
-    works = (lambda: network.teacher.backbone(x), lambda: network(x), lambda: detector._judge(x))
-    works += (lambda: detector._spread(coarse, (side, side)),)
+    n = tuple(field.size for field in network.field)
+    works = (lambda: network.teacher.backbone(x), lambda: network.z(x), lambda: judge(x))
+    works += (lambda: spread(coarse, size, n, detector.field_std, detector.gain),)
     bare, headed, whole, spreading = milliseconds(*(partial(quietly, work) for work in works))
-    spoiling, stepping = milliseconds(lambda: synthetic(x[:8], detector.kind, random), lambda: step(x, random).backward())
-    print(f"16 pictures of {side} px: bare network {bare:.0f} ms; judging {whole:.0f} ms, ratio {whole / bare:.2f}   "
+    spoiling, stepping = milliseconds(lambda: synthetic(x[:8], detector.kind, random),
+                                      lambda: detector.loss(network, x, random).backward())  # fmt: skip
+    print(f"16 pictures of {size[0]} px: bare network {bare:.0f} ms; judging {whole:.0f} ms, ratio {whole / bare:.2f}   "
           f"(at most 1.1); with the head alone {headed / bare:.2f}; up-sampling {spreading:.1f} ms")  # fmt: skip
     print(f"a training step of 16: {stepping:.0f} ms, of it spoiling 8 pictures ({detector.kind}) {spoiling:.1f} ms, "
           f"{spoiling / stepping:.1%}   (at most 15 %)")  # fmt: skip
@@ -131,7 +127,7 @@ def by_way(detector: FCDD, images: ImageSet) -> dict[str, float]:
     "AUROC by each way from map to score, and by the mean of the coarse map."
     maps = detector.anomaly_map(images)
     with torch.inference_mode():
-        coarse = [detector._coarse(x.to(detector.device_)).mean((1, 2)) for x in batches(images, detector.view_, 16)]
+        coarse = [detector.model_.scored(x.to(detector.device_))[1] for x in batches(images, detector.view_, 16)]
     found = ways(images.labels, maps) | {"coarse_mean": auroc(images.labels, torch.cat(coarse).cpu().numpy())}
     if images.has_masks:
         masks = [detector.view_.mask(images.mask(i)) for i in range(len(images))]
