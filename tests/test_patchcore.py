@@ -1,5 +1,7 @@
 """PatchCore against scikit-learn, closed forms and the authors' way of pooling; and its contract."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,14 @@ from hypothesis.extra import numpy as arrays
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
-from g100.algorithms.patchcore import fit_bytes, patch_features, pool_patches, projected_dim, reweight
 from g100.algorithms.coreset import k_center_greedy
+from g100.algorithms.patchcore import fit_bytes, patch_features, picked, pool_patches, projected_dim, remembered, reweight
+from g100.foundations.detector import Lessons, Options, split
 from g100.foundations.errors import G100Error
+from g100.foundations.pictures import as_image_set
 from tests.toys import pictures, spotted
 
-SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "device": "cpu"}
+SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0}
 pytestmark = [
     pytest.mark.xdist_group("patchcore"),  # its fixtures are made once
     pytest.mark.filterwarnings("ignore:.*RANDOM weights.*", "ignore:.*false-positive rate.*"),
@@ -24,7 +28,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fitted():
-    return PatchCore(**SETTINGS, coreset_ratio=0.1).fit(pictures(30, 64))
+    return PatchCore(**SETTINGS, coreset_ratio=0.1).fit(pictures(30, 64), device="cpu")
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(x).permute(0, 3, 1, 2) / 255
 
 
 # --- Eq. 7 ---
@@ -81,17 +89,15 @@ def test_features_are_on_the_finest_grid():
 
 
 def test_maps_and_scores_are_those_of_scikit_learn(fitted):
-    x = torch.from_numpy(spotted(3, 64)[0]).permute(0, 3, 1, 2) / 255
+    x, model = tensor(spotted(3, 64)[0]), fitted.fitted_.model
     with torch.inference_mode():
-        z = fitted._features(x)
-    h, w = z.shape[2:]
-    z, bank = z.permute(0, 2, 3, 1).flatten(1, 2).double().numpy(), fitted.bank_.double().numpy()
+        z = model.patches(x)
+        maps, scores = (found.numpy() for found in model.scored(x))
+    h, w = z.shape[1:3]
+    z, bank = z.flatten(1, 2).double().numpy(), fitted.bank_.double().numpy()
     search = NearestNeighbors(n_neighbors=9, algorithm="brute").fit(bank)
     distance, member = (found[..., 0].reshape(3, -1) for found in search.kneighbors(np.concatenate(z), 1))
-    fitted.set_params(image_score="reweighted")
-    maps, scores = (found.numpy() for found in fitted._judge(x))
-    raw = F.interpolate(torch.from_numpy(distance.reshape(3, 1, h, w)), (64, 64), mode="bilinear")[:, 0].numpy()
-    assert np.abs(maps.mean((1, 2)) - raw.mean((1, 2))).max() < 0.05 * raw.mean()
+    np.testing.assert_allclose(maps, distance.reshape(3, h, w), rtol=1e-4)
     for i in range(3):
         star = distance[i].argmax()
         around = search.kneighbors(bank[member[i, star]][None], 9, return_distance=False)[0]
@@ -102,9 +108,6 @@ def test_maps_and_scores_are_those_of_scikit_learn(fitted):
 def test_full_bank_gives_training_patches_distance_zero():
     X = pictures(6, 64)
     detector = PatchCore(**SETTINGS | {"sigma": 0}, coreset_ratio=1.0, calibration=0.5, image_score="max").fit(X)
-    from g100.foundations.pictures import as_image_set
-    from g100.foundations.detector import split
-
     train, held_out = split(as_image_set(X), 0.5, 0)
     assert detector.inspect(train).score.max() < 1e-4 < detector.inspect(held_out).score.min()
 
@@ -115,18 +118,87 @@ def test_bank_is_the_coreset_of_the_training_patches(fitted):
     assert (fitted.radius_.diff() <= 1e-5).all()
 
 
-def test_saved_detector_needs_no_weights(fitted, tmp_path):
-    fitted.set_params(image_score="reweighted")
-    again = load(fitted.save(tmp_path / "model"), device="cpu")
-    x = spotted(4, 64)[0]
-    np.testing.assert_array_equal(again.inspect(x).map, fitted.inspect(x).map)
-    np.testing.assert_array_equal(again.score_samples(x), fitted.score_samples(x))
-
-
 @pytest.mark.parametrize("how", ["max", "top_percent", "mean", "reweighted"])
-def test_every_way_from_map_to_score(fitted, how):
-    scores = fitted.set_params(image_score=how).score_samples(pictures(3, 64))
+def test_every_way_from_map_to_score_and_saving_it(how, tmp_path):
+    detector = PatchCore(**SETTINGS, image_score=how, calibration=0.5).fit(pictures(8, 64))
+    again = load(detector.save(tmp_path / "model"))
+    x = spotted(4, 64)[0]
+    scores = detector.score_samples(x)
     assert np.isfinite(scores).all() and (scores < 0).all()
+    np.testing.assert_array_equal(again.score_samples(x), scores)
+    np.testing.assert_array_equal(again.anomaly_map(x), detector.anomaly_map(x))
+
+
+def test_another_score_is_taken_over_by_recalibrating(fitted):
+    detector, good = copy.deepcopy(fitted), pictures(8, 64, seed=3)
+    detector.set_params(image_score="reweighted").recalibrate(good)
+    with torch.inference_mode():
+        expected = detector.fitted_.model.scored(tensor(good))[1].numpy()
+    np.testing.assert_allclose(detector.calibration_scores_, expected, rtol=1e-5)
+
+
+def test_fit_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    PatchCore(**SETTINGS, calibration=0.5).fit(pictures(4, 64))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_interrupted_fit_leaves_the_old_detector(fitted, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    detector, x = copy.deepcopy(fitted), spotted(2, 64)[0]
+    before, record = detector.score_samples(x), detector.fitted_
+    monkeypatch.setattr("g100.algorithms.patchcore.k_center_greedy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit(pictures(8, 64, seed=4))
+    assert detector.fitted_ is record
+    np.testing.assert_array_equal(detector.score_samples(x), before)
+
+
+# --- the module ---
+
+
+def test_search_follows_the_bank(fitted):
+    model, x = copy.deepcopy(fitted.fitted_.model), tensor(spotted(2, 64)[0])
+    with torch.inference_mode():
+        first = model(x)
+        searched = model.search[1]
+        assert torch.equal(model(x), first) and model.search[1] is searched  # made once
+        model.bank = model.bank[:50].clone()
+        few = model(x)
+        assert (few >= first).all() and (few > first).any()
+        model.load_state_dict(model.state_dict() | {"bank": model.bank + 1})  # the same tensor with other numbers
+        assert (model(x) != few).any()
+        z = model.patches(x).flatten(0, 2)
+        expected = torch.cdist(z, model.bank, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+        torch.testing.assert_close(model(x).flatten(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_plain_search_is_the_certified_one_up_to_rounding(offset):
+    torch.manual_seed(0)
+    bank, z = offset + torch.randn(500, 40), offset + torch.randn(300, 40)
+    z[:50] = bank[100:150]
+    distance, member = picked(z, bank)
+    exact = torch.cdist(z.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    torch.testing.assert_close(distance.double(), exact, rtol=1e-4, atol=1e-4)
+    assert (distance[:50] == 0).all() and torch.equal(member[:50], torch.arange(100, 150))
+
+
+@pytest.mark.parametrize("how", ["top_percent", "reweighted"])
+def test_exported_program_says_what_the_detector_says(how):
+    parameters = SETTINGS | {"backbone": "lite0", "weights": "embedded", "image_score": how}
+    judge = PatchCore(**parameters, calibration=0.5).fit(pictures(8, 64), device="cpu").fitted_.judge
+    x = tensor(np.concatenate([spotted(4, 64)[0], pictures(3, 64, seed=7)]))
+    program = torch.export.export(judge, (x[:2],), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
+    for n in (1, 3, 7):
+        with torch.no_grad():
+            (maps, scores), (its, its_scores) = judge(x[:n]), program.module()(x[:n])
+        torch.testing.assert_close(its, maps, rtol=0, atol=1e-3 * float(maps.max()))
+        torch.testing.assert_close(its_scores, scores, rtol=0, atol=1e-3 * float(scores.max()))
 
 
 # --- memory ---
@@ -148,7 +220,7 @@ def test_what_the_refusal_says_would_fit_fits():
 
 
 def test_estimate_is_printed_before_the_work(capsys):
-    PatchCore(**SETTINGS, verbose=True).fit(pictures(10, 64))
+    PatchCore(**SETTINGS).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("PatchCore: 8 x 64 patches x 384 features") < lines.index("remembering")
 
@@ -183,10 +255,8 @@ def test_wrong_parameter_is_one_line_that_names_it(parameters, word):
 
 
 def test_radius_matches_the_coreset_of_the_same_matrix(fitted):
-    from g100.foundations.pictures import as_image_set
-    from g100.foundations.detector import split
-
-    with torch.inference_mode():
-        memory = fitted._memory(split(as_image_set(pictures(30, 64)), 0.2, 0)[0])
+    teach, options = split(as_image_set(pictures(30, 64)), 0.2, 0)[0], Options(torch.device("cpu"))
+    memory = remembered(fitted.fitted_.model, Lessons(teach, fitted.fitted_.scoring, 16, options), None, None)
     again = k_center_greedy(memory, len(fitted.bank_), seed=0)
     assert fitted.radius_[-1] == pytest.approx(float(again.radius[-1]), rel=1e-5)
+    assert torch.equal(memory[again.index], fitted.bank_)

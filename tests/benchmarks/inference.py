@@ -16,10 +16,10 @@ import timm
 import torch
 
 from g100 import PatchCore
+from g100.algorithms.neighbors import Neighbors
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
 from g100.foundations.views import View, batches
-from g100.algorithms.neighbors import Neighbors
 
 MEMORY = """
 import resource, sys, numpy as np
@@ -47,26 +47,24 @@ def interleaved(works: dict, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def detector_with_bank(size: int, view: View) -> PatchCore:
+def detector_with_bank(size: int) -> PatchCore:
     "PatchCore on solar cells, with a bank of exactly `size` patches."
-    cells = load_data("elpv:mono").train
-    detector = PatchCore(calibration=0.2, coreset_ratio=0.02).fit(cells)
-    detector.bank_ = detector.bank_[:size].contiguous()
-    assert len(detector.bank_) == size
-    detector.neighbors_ = Neighbors(detector.bank_)
-    detector.bank_neighbors_ = detector.neighbors_.kneighbors(detector.bank_, 9)[1]
+    detector = PatchCore(calibration=0.2, coreset_ratio=0.02).fit(load_data("elpv:mono").train, device="cpu")
+    model = detector.fitted_.model
+    model.bank = model.bank[:size].contiguous()
+    assert len(model.bank) == size
+    model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, 9)[1]
     return detector
 
 
 def inference(args: argparse.Namespace) -> None:
-    view, mono = View(224), load_data("elpv:mono")
-    detector = detector_with_bank(args.bank, view)
-    x = next(batches(mono.test, view, args.batch))
+    detector = detector_with_bank(args.bank)
+    x = next(batches(load_data("elpv:mono").test, View(224), args.batch))
     uncut = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
     backbone: Backbone = detector.backbone_
     with torch.inference_mode():
         works = {"as timm makes it": lambda: uncut(x), "as PatchCore runs it": lambda: backbone(x)}
-        seconds = interleaved(works | {"PatchCore": lambda: detector._judge(x)}, args.repeats)
+        seconds = interleaved(works | {"PatchCore": lambda: detector.fitted_.judge(x)}, args.repeats)
     print(f"batch {args.batch}, bank {args.bank} x {detector.bank_.shape[1]}, {torch.get_num_threads()} threads")
     for name, value in seconds.items():
         print(f"  {name:22s} {1000 * value / args.batch:7.2f} ms a picture")

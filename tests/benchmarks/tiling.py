@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ import torch
 from PIL import Image
 
 from g100.algorithms.favae import FAVAE
+from g100.experiments.experiment import peak_memory_mb
+from g100.foundations.detector import Judge, cut, load
 from g100.foundations.layouts import load_data
 from g100.foundations.pictures import as_image_set, pixels
-from g100.foundations.detector import cut, load
-from g100.experiments.experiment import peak_memory_mb
 
 TILE, OVERLAP, LARGE = 512, 64, 8192
 
@@ -39,7 +40,7 @@ def small_model(folder: Path) -> Path:
     "A detector of crops that has hardly learnt: the arithmetic of judging is the same."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        detector = FAVAE(tile=TILE, overlap=OVERLAP, epochs=1, device="cpu").fit([picture(TILE)] * 8)
+        detector = FAVAE(tile=TILE, overlap=OVERLAP, epochs=1).fit([picture(TILE)] * 8, device="cpu")
     return detector.save(folder / "model")
 
 
@@ -72,12 +73,14 @@ def memory(model: Path) -> bool:
 
 def speed(model: Path, side: int = 4096, repeats: int = 3) -> bool:
     "The target on time, the best of some turns."
-    detector, separate = load(model, device="cpu"), load(model, device="cpu").set_params(tile=None)
+    detector, whole = load(model, device="cpu"), load(model, device="cpu")
+    fitted = whole.fitted_
+    whole.fitted_ = replace(fitted, judge=Judge(fitted.model, replace(fitted.scoring, tile=None)))
     large = picture(side)
     crops = [pixels(crop).copy() for crop in cut(as_image_set([large]), TILE, OVERLAP).images]
     took = [[], []]
     for _ in range(repeats):
-        for times, judge, X in ((took[0], detector, [large]), (took[1], separate, crops)):
+        for times, judge, X in ((took[0], detector, [large]), (took[1], whole, crops)):
             start = time.perf_counter()
             judge.inspect(X)
             times.append(time.perf_counter() - start)
