@@ -179,7 +179,7 @@ def lowest(maps: torch.Tensor, diameter: int) -> torch.Tensor:
 
 def opened(maps: torch.Tensor, diameter: int) -> torch.Tensor:
     "Maps (B, H, W) opened by a disk of odd diameter in pixels, Eq. 6b; 1 leaves them as they are."
-    return -lowest(-lowest(maps, diameter), diameter)
+    return maps if diameter == 1 else -lowest(-lowest(maps, diameter), diameter)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #15a323a2
 def tile_starts(n: int, tile: int, overlap: int) -> np.ndarray:

@@ -410,12 +410,3 @@ def readable(images: ImageSet) -> tuple[ImageSet, list[str]]:
     with ThreadPoolExecutor(WORKERS) as pool:
         complaints = list(pool.map(complaint, images.images))
     return images[np.array([c is None for c in complaints], dtype=bool)], [c for c in complaints if c is not None]
-
-# %% ../../nbs/1_foundations/02_pictures.ipynb #deadbee1
-def labels_of(images: ImageSet, y=None) -> np.ndarray:
-    "TEMPORARY"
-    y = images.labels if y is None else np.asarray(y)
-    if len(y) != len(images):
-        raise G100Error(f"y has {len(y)} labels for {len(images)} pictures")
-    return y
-
