@@ -1,6 +1,7 @@
 """KDAD: loss, maps, gradients and opening against their definitions; both cloners; its contract; what it refuses."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from g100.algorithms.kdad import (
     KDAD,
     METHODS,
+    Disagreement,
     PublishedCloner,
     SlimCloner,
     check_taps,
@@ -22,18 +24,18 @@ from g100.algorithms.kdad import (
     discrepancy_map,
     guided,
     input_gradient,
-    opened,
     picture_loss,
     smooth_gradient,
+    unrolled,
 )
-from g100.foundations.features import Backbone, Teacher
-from g100.foundations.pictures import as_image_set
-from g100.foundations.detector import load
+from g100.foundations.detector import Judge, filled, generator, load, own_randomness
 from g100.foundations.errors import G100Error
-from g100.foundations.recipe import generator
+from g100.foundations.features import Backbone, Teacher
+from g100.foundations.maps import opened
+from g100.foundations.pictures import as_image_set
 from tests.toys import judged_twice, line_of, pictures, seeded, spotted
 
-SETTINGS = {"image_size": 32, "width": 4, "epochs": 3, "train_batch": 6, "batch_size": 8, "sigma": 1.0, "device": "cpu"}
+SETTINGS = {"image_size": 32, "width": 4, "epochs": 3, "train_batch": 6, "batch_size": 8, "sigma": 1.0}
 SETTINGS |= {"smoothgrad_n": 3, "levels": (1, 2, 3)}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*false-positive rate.*"),
@@ -42,16 +44,17 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def trained():
-    return KDAD(**SETTINGS | {"epochs": 10}).fit(pictures(30, 32))
+def fitted():
+    return KDAD(**SETTINGS | {"epochs": 10}).fit(pictures(30, 32), device="cpu")
 
 
-@pytest.fixture
-def fitted(trained):
-    "The trained detector; what a test sets is taken back."
-    before = trained.get_params()
-    yield trained
-    trained.set_params(**before)
+def read_by(fitted: KDAD, method: str, **parameters) -> KDAD:
+    "A detector with the same networks that reads them by another method; its thresholds are not its own."
+    detector = KDAD(**fitted.get_params() | {"method": method} | parameters)
+    told = {name: getattr(detector, name) for name in ("value_weight", "pool", "seed", *KDAD.unseen)}
+    judge = Judge(Disagreement(fitted.teacher_, fitted.cloner_, **told), detector.scoring()).eval()
+    detector.fitted_ = replace(fitted.fitted_, judge=judge, parameters=detector.get_params())
+    return detector
 
 
 def some_taps(seed: int = 0, n: int = 3, shapes=((6, 8, 8), (10, 4, 4), (12, 2, 2)), dtype=torch.float64):
@@ -150,18 +153,15 @@ def test_published_cloner_begins_with_xaviers_weights():
 
 
 def test_paper_source_is_vggs_poolings():
-    recipe = KDAD.paper(weights="random", device="cpu")
-    recipe._settle()
-    recipe.teacher_ = Teacher(Backbone("vgg16", recipe.levels, "random"))
-    x, found = torch.rand(1, 3, 64, 64), []
+    model, x, found = KDAD.paper(weights="random").build((64, 64)), torch.rand(1, 3, 64, 64), []
     with torch.no_grad():
         y = x
-        for m in recipe.teacher_.backbone.net.children():
+        for m in model.teacher.backbone.net.children():
             y = m(y)
             found += [y] if isinstance(m, nn.MaxPool2d) else []
-        taps = recipe._source(x)
+        taps = model.source(x)
         last = F.max_pool2d(y, 2)  # timm cuts the network before its last pooling
-    assert [t.shape[1] for t in taps] == [128, 256, 512, 512] and recipe._strides() == [4, 8, 16, 32]
+    assert [t.shape[1] for t in taps] == [128, 256, 512, 512] and model.strides == [4, 8, 16, 32]
     for a, b in zip(taps, [*found[1:], last], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
@@ -251,13 +251,11 @@ def test_guided_passes_positive_gradients_only(seed, inplace):
 
 @pytest.mark.parametrize("source_too", [True, False])
 def test_guided_map_guides_the_networks_it_says(fitted, source_too):
-    x = torch.rand(2, 3, 32, 32, generator=seeded())
-    with guided(fitted.cloner_), guided(fitted.teacher_) if source_too else nullcontext():
-        expected = input_gradient(fitted._losses, x)[1].abs().sum(1)
-    fitted.set_params(method="guided", guide_source=source_too)
-    torch.testing.assert_close(fitted._raw_map(x), expected)
-    fitted.set_params(guide_source=not source_too)
-    assert not torch.allclose(fitted._raw_map(x), expected)
+    x, model = torch.rand(2, 3, 32, 32, generator=seeded()), fitted.fitted_.model
+    with guided(model.cloner), guided(model.teacher) if source_too else nullcontext():
+        expected = input_gradient(model.losses, x)[1].abs().sum(1)
+    torch.testing.assert_close(read_by(fitted, "guided", guide_source=source_too).fitted_.model(x), expected)
+    assert not torch.allclose(read_by(fitted, "guided", guide_source=not source_too).fitted_.model(x), expected)
 
 
 def test_guided_hooks_go_even_after_an_error():
@@ -302,18 +300,15 @@ def test_opening_twice_is_opening_once_and_never_adds():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_repeated_scoring_is_bit_identical(fitted, method):
-    fitted.set_params(method=method)
-    x = spotted(6, 32)[0]
-    first = judged_twice(fitted, x)
+    first = judged_twice(read_by(fitted, method), spotted(6, 32)[0])
     assert np.isfinite(first.map).all() and (first.map >= 0).all() and first.map.shape == (6, 32, 32)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_score_does_not_depend_on_the_other_pictures(fitted, method):
-    fitted.set_params(method=method)
-    x = spotted(6, 32)[0]
-    together = fitted.inspect(x).map
-    np.testing.assert_allclose(fitted.inspect(x[4:5]).map, together[4:5], rtol=1e-3, atol=1e-4 * together.max())
+    detector, x = read_by(fitted, method), spotted(6, 32)[0]
+    together = detector.inspect(x).map
+    np.testing.assert_allclose(detector.inspect(x[4:5]).map, together[4:5], rtol=1e-3, atol=1e-4 * together.max())
 
 
 def test_maps_are_not_stretched_picture_by_picture(fitted):
@@ -323,70 +318,174 @@ def test_maps_are_not_stretched_picture_by_picture(fitted):
 
 @pytest.mark.parametrize("how", ["loss", "max", "top_percent"])
 def test_defects_score_higher_than_good_pictures(fitted, how):
-    fitted.set_params(image_score=how)
-    good, bad = fitted.inspect(pictures(20, 32, seed=7)).score, fitted.inspect(spotted(20, 32)[0]).score
+    detector = read_by(fitted, "discrepancy", image_score=how)
+    good, bad = detector.inspect(pictures(20, 32, seed=7)).score, detector.inspect(spotted(20, 32)[0]).score
     assert bad.min() > good.max()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_loss_as_score_is_the_papers(fitted, method):
-    fitted.set_params(image_score="loss", method=method)
-    x = spotted(5, 32)[0]
+def test_the_loss_as_score_is_the_loss_of_the_picture(fitted, method):
+    x = torch.from_numpy(spotted(3, 32)[0]).permute(0, 3, 1, 2) / 255
+    model = fitted.fitted_.model
     with torch.no_grad():
-        y = torch.from_numpy(x).permute(0, 3, 1, 2) / 255
-        expected = picture_loss(fitted.teacher_(y), fitted.cloner_(y), fitted.value_weight)
-    np.testing.assert_allclose(fitted.inspect(x).score, expected, rtol=1e-4)
+        expected = picture_loss(model.source(x), model.cloner(x), fitted.value_weight)
+    maps, score = read_by(fitted, method).fitted_.model.scored(x)
+    torch.testing.assert_close(score.detach(), expected)
+    torch.testing.assert_close(maps, read_by(fitted, method).fitted_.model(x))
+    torch.testing.assert_close(read_by(fitted, method, image_score="loss").fitted_.judge(x)[1].detach(), expected)
 
 
-def test_gradient_maps_are_smoothed_then_opened(fitted):
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_gradient_maps_are_smoothed_and_then_opened(fitted, method):
     x = torch.rand(3, 3, 32, 32, generator=seeded())
-    fitted.set_params(method="plain", sigma=0.0, opening=1)
-    rough = fitted._judge(x)[0]
-    torch.testing.assert_close(rough, input_gradient(fitted._losses, x)[1].abs().sum(1))
-    fitted.set_params(opening=3)
-    assert torch.equal(fitted._judge(x)[0], opened(rough, 3))
-    fitted.set_params(method="discrepancy")
-    assert fitted._raw_map(x).shape == (3, 8, 8)
+    rough, cleared = (read_by(fitted, method, opening=opening).fitted_.judge(x)[0] for opening in (1, 3))
+    assert torch.equal(cleared, opened(rough, 3)) and not torch.equal(cleared, rough)
+
+
+def test_discrepancy_maps_are_not_opened_and_have_the_grid_of_the_first_tap(fitted):
+    x = torch.rand(3, 3, 32, 32, generator=seeded())
+    assert torch.equal(*(read_by(fitted, "discrepancy", opening=opening).fitted_.judge(x)[0] for opening in (1, 3)))
+    assert fitted.fitted_.model(x).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_saved_detector_judges_to_the_bit(fitted, tmp_path, method):
-    fitted.set_params(method=method)
-    again, x = load(fitted.save(tmp_path / "model"), device="cpu"), spotted(6, 32)[0]
-    first, second = fitted.inspect(x), again.inspect(x)
+    detector, x = read_by(fitted, method), spotted(6, 32)[0]
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    first, second = detector.inspect(x), again.inspect(x)
     np.testing.assert_array_equal(first.map, second.map)
     np.testing.assert_array_equal(first.score, second.score)
     assert again.history_ == fitted.history_ and len(again.history_) == 10
 
 
-def test_training_lowers_the_validation_loss_and_leaves_the_source_alone(trained):
-    assert trained.history_[-1]["validation"] < trained.history_[0]["validation"]
-    fresh = Backbone("lite0", trained.levels).state_dict()
-    kept = trained.teacher_.backbone.state_dict()
+@pytest.mark.parametrize("parameters", [{}, {"method": "guided", "pool": True, "levels": (0, 1, 2)}])
+def test_model_built_without_weights_and_filled_is_the_model(parameters):
+    "Nothing that judges is outside the state."
+    detector = KDAD(**SETTINGS | {"epochs": 1} | parameters).fit(pictures(10, 32), device="cpu")
+    with torch.device("meta"):
+        empty = detector.build((32, 32))
+    assert all(t.device.type == "meta" for t in empty.state_dict().values())
+    model, x = filled(empty, detector.fitted_.model.state_dict()), torch.rand(2, 3, 32, 32, generator=seeded())
+    assert torch.equal(model(x), detector.fitted_.model(x))
+
+
+def test_training_does_not_see_how_maps_are_read(fitted):
+    other = KDAD(**SETTINGS | {"epochs": 10, "method": "guided", "smoothgrad_n": 1, "guide_source": False})
+    other.fit(pictures(30, 32), device="cpu")
+    mine, theirs = fitted.fitted_.model.state_dict(), other.fitted_.model.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+# --- export ---
+
+BATCH = torch.export.Dim("batch", min=1, max=256)
+
+
+@pytest.mark.parametrize("how", ["top_percent", "loss"])
+def test_exported_discrepancy_agrees_on_any_number_of_pictures(fitted, how):
+    judge, x = read_by(fitted, "discrepancy", image_score=how).fitted_.judge, torch.rand(9, 3, 32, 32, generator=seeded())
+    program = torch.export.export(judge, (x[:3],), dynamic_shapes={"x": {0: BATCH}}).module()
+    for n in (1, 2, 9):
+        for mine, exported in zip(judge(x[:n]), program(x[:n]), strict=True):
+            torch.testing.assert_close(exported, mine)
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_gradient_is_not_exported_as_another_map(fitted, method):
+    """torch.export (2.14) does not trace a backward pass inside `forward`: `torch.func.grad` ends in "Cannot access data
+    pointer of Tensor that doesn't have storage", `torch.autograd.grad` leaves stand-ins without values in the program."""
+    model, x = read_by(fitted, method).fitted_.model, torch.rand(3, 3, 32, 32, generator=seeded())
+    said = line_of(lambda: torch.export.export(model, (x,), dynamic_shapes={"x": {0: BATCH}}))
+    assert f"method='{method}'" in said and "unrolled(model, size)" in said and 'or take method="discrepancy"' in said
+
+
+@pytest.mark.parametrize("size", [(32, 32), (7, 11)])
+@pytest.mark.parametrize("how", [{"method": "plain"}, {"method": "guided"}, {"method": "guided", "guide_source": False}])
+def test_unrolled_gradient_is_exported_and_agrees_on_any_number_of_pictures(how, size):
+    torch.manual_seed(0)
+    teacher = Teacher(Backbone("lite0", (0,)))
+    model = Disagreement(teacher, SlimCloner(teacher.channels, teacher.strides, 4), **how).eval()
+    x = torch.rand(9, 3, *size, generator=seeded())
+    before = model(x)
+    program = torch.export.export(unrolled(model, size), (x[:4],), dynamic_shapes=({0: BATCH},)).module()
+    for n in (1, 3, 9):
+        torch.testing.assert_close(program(x[:n]), model(x[:n]))
+    assert torch.equal(model(x), before)  # the tracer has left nothing in the model
+
+
+@pytest.mark.parametrize("method", ["discrepancy", "smoothgrad"])
+def test_what_is_not_unrolled_says_why(fitted, method):
+    said = line_of(unrolled, read_by(fitted, method).fitted_.model, (32, 32))
+    assert f"method='{method}'" in said and '"plain" and "guided"' in said
+
+
+# --- the method that was asked for, or none ---
+
+
+def test_unknown_method_is_refused_by_the_model(fitted):
+    said = line_of(lambda: Disagreement(fitted.teacher_, fitted.cloner_, "evil"))
+    assert said == f"unknown method 'evil'; known: {', '.join(sorted(METHODS))}"
+
+
+def test_method_set_after_fit_changes_no_verdict_and_is_said(fitted):
+    "It was taken for the plain gradient."
+    detector, x = read_by(fitted, "discrepancy"), spotted(3, 32)[0]
+    expected = detector.inspect(x).map
+    detector.set_params(method="evil")
+    with pytest.warns(UserWarning, match="method was 'discrepancy' at fit and is 'evil' now"):
+        np.testing.assert_array_equal(detector.inspect(x).map, expected)
+    assert "unknown method 'evil'" in line_of(lambda: detector.fit(pictures(10, 32), device="cpu"))
+
+
+SILU = {"backbone": "efficientnet_b0", "weights": "random", "epochs": 1}
+
+
+def test_guiding_a_source_without_rectifiers_is_refused():
+    "It was the plain gradient through the source, under another name."
+    detector = KDAD(**SETTINGS | SILU | {"method": "guided"})
+    said = line_of(lambda: detector.fit(pictures(10, 32), device="cpu"))
+    assert "guided" in said and "efficientnet_b0 has no rectifier" in said
+    assert all(way in said for way in ("another method", "a backbone with ReLUs", "guide_source=False"))
+
+
+def test_source_without_rectifiers_is_read_in_other_ways():
+    alone = KDAD(**SETTINGS | SILU | {"method": "guided", "guide_source": False}).fit(pictures(10, 32), device="cpu")
+    assert np.isfinite(alone.inspect(pictures(2, 32)).map).all()
+    plain = KDAD(**SETTINGS | SILU).fit(pictures(10, 32), device="cpu")
+    titles = [axis.get_title().partition("\n")[0] for axis in plain.explain(pictures(1, 32)).axes]
+    assert {"plain", "smoothgrad"} <= set(titles) and "guided" not in titles
+
+
+# --- training ---
+
+
+def test_training_lowers_the_validation_loss_and_leaves_the_source_alone(fitted):
+    assert fitted.history_[-1]["validation"] < fitted.history_[0]["validation"]
+    fresh = Backbone("lite0", fitted.levels).state_dict()
+    kept = fitted.teacher_.backbone.state_dict()
     assert all(torch.equal(fresh[name], kept[name]) for name in fresh)
 
 
-def test_only_good_training_pictures_standardise(trained):
+def test_only_good_training_pictures_standardise(fitted):
     teach = pictures(30, 32)[np.sort(np.random.default_rng(0).permutation(30)[6:])]
     x = torch.from_numpy(teach).permute(0, 3, 1, 2) / 255
-    for f in trained.teacher_(x):
+    for f in fitted.teacher_(x):
         assert f.mean((0, 2, 3)).abs().max() < 1e-3
         assert (f.square().mean((0, 2, 3)) > 0.9).float().mean() > 0.5 and f.square().mean() < 1.01
 
 
 def test_normalise_false_shows_the_source_the_picture_itself(fitted):
-    x = torch.rand(2, 3, 32, 32, generator=seeded())
-    fitted.set_params(normalise=False)
+    x, teacher = torch.rand(2, 3, 32, 32, generator=seeded()), Teacher(fitted.teacher_.backbone, normalise=False)
+    teacher.load_state_dict(fitted.teacher_.state_dict())
     with torch.no_grad():
-        for i, (a, f) in enumerate(zip(fitted._source(x), fitted.teacher_.backbone.net(x), strict=True)):
-            mean, std = (fitted.teacher_.get_buffer(f"{what}{i}") for what in ("mean", "std"))
+        for i, (a, f) in enumerate(zip(Disagreement(teacher, fitted.cloner_).source(x), teacher.backbone.net(x), strict=True)):
+            mean, std = (teacher.get_buffer(f"{what}{i}") for what in ("mean", "std"))
             torch.testing.assert_close(a, (f - mean) / std, rtol=1e-3, atol=1e-3)
 
 
 def test_explanation_is_a_figure_of_one_picture(fitted, tmp_path):
     for method in METHODS:
-        fitted.set_params(method=method)
-        figure = fitted.explain(spotted(1, 32)[0])
+        figure = read_by(fitted, method).explain(spotted(1, 32)[0])
         titles = [axis.get_title().partition("\n0 to")[0] for axis in figure.axes]
         assert {"picture", "stride 4", "stride 8", "stride 16", "plain", "smoothgrad", "guided"} <= set(titles)
         assert any(title.startswith(f"{method}: ") for title in titles) and figure.get_figwidth() <= 7.5
@@ -404,19 +503,20 @@ def test_paper_is_the_published_recipe():
     assert (recipe["epochs"], recipe["train_batch"], recipe["learning_rate"]) == (601, 64, 1e-3)
     assert (recipe["optimizer"], recipe["schedule"], recipe["validation"]) == ("adam", "constant", 0.0)
     assert (recipe["value_weight"], recipe["method"], recipe["image_score"]) == (0.5, "guided", "loss")
+    assert recipe["smoothgrad_n"] == 50 and recipe["smoothgrad_noise"] == pytest.approx(0.05**2)  # the published code squares
     assert not recipe["guide_source"] and not recipe["standardise"] and not recipe["normalise"] and recipe["sigma"] == 4.0
     assert KDAD.paper(epochs=2, normalise=True).normalise
 
 
 def test_paper_takes_one_training_step_and_judges():
-    detector = KDAD.paper(weights="random", epochs=1, train_batch=2, device="cpu").fit(pictures(3, 128))
-    fresh = KDAD.paper(weights="random", device="cpu")
-    fresh._settle()
-    fresh.teacher_ = detector.teacher_
-    pairs = zip(fresh._new_cloner().named_parameters(), detector.cloner_.parameters(), strict=True)
-    assert all(not torch.equal(before, after) for (_, before), after in pairs)
+    detector = KDAD.paper(weights="random", epochs=1, train_batch=2).fit(pictures(3, 128), device="cpu")
+    with own_randomness(0, torch.device("cpu")):
+        fresh = detector.build((128, 128))
+    pairs = zip(fresh.cloner.parameters(), detector.cloner_.parameters(), strict=True)
+    assert all(not torch.equal(before, after) for before, after in pairs)
     x = torch.from_numpy(pictures(1, 128)).permute(0, 3, 1, 2) / 255
-    assert [tuple(f.shape[1:]) for f in detector._source(x)] == [(128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4)]
+    shapes = [tuple(f.shape[1:]) for f in detector.fitted_.model.source(x)]
+    assert shapes == [(128, 32, 32), (256, 16, 16), (512, 8, 8), (512, 4, 4)]
     assert np.isfinite(detector.history_[0]["loss"]) and np.isfinite(detector.inspect(pictures(1, 128)).score).all()
 
 
@@ -438,14 +538,14 @@ def test_paper_takes_one_training_step_and_judges():
 ])  # fmt: skip
 def test_wrong_parameter_is_one_line_that_names_it(wrong, word):
     with pytest.raises(G100Error, match=word) as error:
-        KDAD(**SETTINGS | wrong).fit(pictures(10, 32))
+        KDAD(**SETTINGS | wrong).fit(pictures(10, 32), device="cpu")
     assert "\n" not in str(error.value)
 
 
 def test_one_number_a_channel_cannot_be_normalised():
     few = KDAD(**SETTINGS | {"image_size": 16})
-    assert "one position at stride 16: batch norm needs 2 pictures" in line_of(few.fit, pictures(2, 16))
-    enough = KDAD(**SETTINGS | {"image_size": 16, "epochs": 1}).fit(pictures(8, 16))
+    assert "one position at stride 16: batch norm needs 2 pictures" in line_of(lambda: few.fit(pictures(2, 16), device="cpu"))
+    enough = KDAD(**SETTINGS | {"image_size": 16, "epochs": 1}).fit(pictures(8, 16), device="cpu")
     assert enough.inspect(pictures(1, 16)).map.shape == (1, 16, 16)
 
 

@@ -10,16 +10,18 @@ Target: gradient maps ("plain", "guided") of 16 pictures in at most 4 x the time
 """
 
 import sys
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from g100.algorithms.kdad import KDAD, METHODS
-from g100.foundations.features import Backbone, Teacher
+from g100.foundations.detector import Judge
+from g100.foundations.detector import judged as judged_by
 from g100.foundations.layouts import DataSet
 from g100.foundations.metrics import auroc
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 
-JUDGING = ("method", "guide_source", "smoothgrad_n")
 SETTINGS = [
     ("default", "-", {}),
     ("map", "plain", {"method": "plain"}), ("map", "smoothgrad, n = 5", {"method": "smoothgrad", "smoothgrad_n": 5}),
@@ -33,29 +35,27 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def untrained(**parameters) -> KDAD:
-    "A detector that can judge, with a cloner of random weights: the arithmetic is the same."
-    detector = KDAD(device="cpu", **parameters)
-    detector._settle()
-    detector.teacher_ = Teacher(Backbone(detector.backbone, detector.levels))
-    detector.cloner_ = detector._new_cloner()
-    return detector
+def untrained(**parameters) -> Judge:
+    "What judges, with a cloner of random weights: the arithmetic is the same."
+    detector = KDAD(**parameters)
+    detector.check()
+    return Judge(detector.build((128, 128)), detector.scoring()).eval()
 
 
 def judging() -> bool:
-    "`_judge` by each method against one forward pass of both networks."
-    detectors = {method: untrained(method=method, smoothgrad_n=5) for method in METHODS}
-    x, any_one = torch.rand(16, 3, 128, 128), detectors["plain"]
+    "A judge by each method against one forward pass of both networks."
+    judges = {method: untrained(method=method, smoothgrad_n=5) for method in METHODS}
+    x, model = torch.rand(16, 3, 128, 128), judges["plain"].model
 
     @torch.inference_mode()
     def bare():
-        any_one._source(x), any_one.cloner_(x)
+        model.source(x), model.cloner(x)
 
     @torch.inference_mode()
-    def whole(detector):
-        detector._judge(x)
+    def whole(judge):
+        judge(x)
 
-    forward, *took = milliseconds(bare, *(lambda d=d: whole(d) for d in detectors.values()))
+    forward, *took = milliseconds(bare, *(lambda judge=judge: whole(judge) for judge in judges.values()))
     met = True
     print(f"16 pictures of 128 px, one forward pass of both networks: {forward:.0f} ms")
     for method, each in zip(METHODS, took, strict=True):
@@ -66,16 +66,15 @@ def judging() -> bool:
 
 
 def judged(detector: KDAD, dataset: DataSet) -> dict[str, float]:
-    "AUROC by each way from map to score, and by the loss. The detector judges as before when this is done."
-    test, default = dataset.test, detector.image_score
-    found = ways(test.labels, detector.anomaly_map(test))
-    found["loss"] = auroc(test.labels, detector.set_params(image_score="loss").inspect(test).score)
-    detector.set_params(image_score=default)
-    return found
+    "AUROC by each way from map to score, and by the loss."
+    test, fitted = dataset.test, detector.fitted_
+    by_loss = Judge(fitted.model, replace(fitted.scoring, image_score="loss")).eval()
+    found = [np.concatenate(each) for each in zip(*judged_by(by_loss, test, fitted.device, detector.batch_size), strict=True)]
+    return ways(test.labels, found[0]) | {"loss": auroc(test.labels, found[1])}
 
 
 def ablate(seeds: list[int]) -> None:
-    ablation("kdad", KDAD, SETTINGS, 25, seeds, judging=JUDGING)
+    ablation("kdad", KDAD, SETTINGS, 25, seeds)
 
 
 if __name__ == "__main__":
