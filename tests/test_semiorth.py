@@ -10,8 +10,8 @@ from scipy import stats
 from scipy.spatial.distance import mahalanobis
 from sklearn.base import clone
 from sklearn.covariance import EmpiricalCovariance
-from sklearn.exceptions import NotFittedError
 
+from g100.algorithms import semiorth
 from g100.algorithms.semiorth import (
     SemiOrthogonal,
     accumulate,
@@ -23,15 +23,16 @@ from g100.algorithms.semiorth import (
     unpack,
     whitenings,
 )
-from g100.foundations.pictures import as_image_set
-from g100.foundations.views import View
-from g100.foundations.detector import ALGORITHMS, load, split
+from g100.foundations.detector import Judge, Lessons, Options, calibrated, load, split
 from g100.foundations.errors import G100Error
 from g100.foundations.maps import full_size
+from g100.foundations.pictures import as_image_set
+from g100.foundations.store import read_model
+from g100.foundations.views import View
 from tests.toys import pictures, spotted
 
-ALGORITHMS.setdefault("semi-ort", "g100.algorithms.semiorth:SemiOrthogonal")
-SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20, "device": "cpu"}
+SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20}
+CPU = Options(torch.device("cpu"))
 pytestmark = [
     pytest.mark.xdist_group("semiorth"),
     pytest.mark.filterwarnings(
@@ -49,10 +50,27 @@ def tensor(images) -> torch.Tensor:
     return torch.stack([View(64).image(image) for image in images])
 
 
+def at_once(detector, taught, held_out):
+    "The module, the notes and the calibration that these pictures give, without a split."
+    scoring = detector.scoring()
+    model, lessons = detector.build(scoring.view.shape).eval(), Lessons(taught, scoring, 16, CPU)
+    detector.learn(model, lessons)
+    return model, lessons.notes, calibrated(Judge(model, scoring), held_out, detector.target_fpr, 16, CPU)
+
+
+def all_numbers(detector) -> dict[str, torch.Tensor]:
+    "A copy of all that the detector's verdicts follow from."
+    return {name: value.clone() for name, value in detector.fitted_.tensors().items()}
+
+
+def equal(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(value, others[name]) for name, value in some.items())
+
+
 def direct_features(detector, images) -> np.ndarray:
     "Embedded features (P, N, k), the direct way: up-sample, join, then multiply by W; float64."
     with torch.inference_mode():
-        levels = detector.backbone_(tensor(images))
+        levels = detector.fitted_.model.backbone(tensor(images))
         grid = levels[0].shape[2:]
         x = torch.cat([F.interpolate(phi, grid, mode=detector.upsampling) for phi in levels], 1)
         return (x.flatten(2).permute(2, 0, 1).double() @ detector.W_.double()).numpy()
@@ -187,7 +205,7 @@ def test_distances_are_those_of_scipy_and_scikit_learn(fitted):
     good = split(as_image_set(pictures(60, 64)), 0.2, 0)[0]
     learnt = direct_features(fitted, [good[i] for i in range(len(good))])
     new = spotted(3, 64)[0]
-    seen, raw = direct_features(fitted, new), fitted._raw_map(tensor(new)).flatten(1).numpy()
+    seen, raw = direct_features(fitted, new), fitted.fitted_.model(tensor(new)).flatten(1).numpy()
     for p in range(0, len(learnt), 37):
         model = EmpiricalCovariance().fit(learnt[p])
         np.testing.assert_allclose(model.covariance_, np.cov(learnt[p].T, bias=True), atol=1e-12)
@@ -202,8 +220,8 @@ def test_distances_are_those_of_scipy_and_scikit_learn(fitted):
 
 def test_map_is_upsampled_and_smoothed(fitted):
     x = tensor(spotted(2, 64)[0])
-    maps, scores = fitted._judge(x)
-    torch.testing.assert_close(maps, full_size(fitted._raw_map(x), (64, 64), 1.0))
+    maps, scores = fitted.fitted_.judge(x)
+    torch.testing.assert_close(maps, full_size(fitted.fitted_.model(x), (64, 64), 1.0))
     assert maps.shape == (2, 64, 64) and scores.shape == (2,)
 
 
@@ -212,10 +230,8 @@ def test_full_width_does_not_depend_on_the_rotation():
     teach, held = split(as_image_set(pictures(30, 64)), 0.2, 0)
     maps = []
     for seed in (0, 1):
-        detector = SemiOrthogonal(**parameters, seed=seed)
-        detector._settle()
-        detector._fit(teach)
-        maps.append(detector._raw_map(tensor([held[0]])))
+        model, *_ = at_once(SemiOrthogonal(**parameters, seed=seed), teach, held)
+        maps.append(model(tensor([held[0]])))
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-3)
 
 
@@ -226,37 +242,47 @@ def test_batch_size_does_not_matter_beyond_rounding(fitted):
 
 
 def test_memory_does_not_grow_with_pictures(fitted):
-    kept = {name: value.shape for name, value in vars(fitted).items() if torch.is_tensor(value)}
     more = SemiOrthogonal(**SETTINGS).fit(pictures(90, 64))
-    assert kept == {name: value.shape for name, value in vars(more).items() if torch.is_tensor(value)}
+    kept, its = ({name: b.shape for name, b in d.fitted_.model.named_buffers()} for d in (fitted, more))
+    assert kept == its and kept["whitening"] == (256, 20, 20) and kept["scatter"] == (256, 210)
+
+
+def test_fit_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    SemiOrthogonal(**SETTINGS).fit(pictures(10, 64)).partial_fit(pictures(10, 64, seed=1))
+    assert torch.equal(torch.rand(3), expected)
 
 
 # --- partial_fit ---
 
 
-@pytest.mark.parametrize("storage", ["full", "packed"])
-def test_partial_fit_is_fitting_all_at_once(storage):
+@pytest.mark.parametrize("parameters", [
+    {"storage": "full"}, {"storage": "packed"}, {"tile": 48, "overlap": 16, "image_size": 32, "levels": (1, 2)},
+])  # fmt: skip
+def test_partial_fit_is_fitting_all_at_once(parameters):
     parts = pictures(50, 64, seed=1), pictures(30, 64, seed=2), pictures(21, 64, seed=3)
-    detector = SemiOrthogonal(**SETTINGS, storage=storage)
+    detector = SemiOrthogonal(**SETTINGS | parameters)
     for part in parts:
-        assert detector.partial_fit(part) is detector
+        assert detector.partial_fit(part, device="cpu") is detector
     taught, held = zip(*(split(as_image_set(part), 0.2, 0) for part in parts), strict=True)
 
     def stack(sets):
         return np.stack([images[i] for images in sets for i in range(len(images))])
 
-    at_once = SemiOrthogonal(**SETTINGS, storage=storage)
-    at_once._settle()
-    at_once._fit(as_image_set(stack(taught)))
-    at_once._calibrate(as_image_set(stack(held)))
-    assert detector.seen_ == at_once.seen_ == len(stack(taught))
+    crops = 4 if "tile" in parameters else 1
+    model, notes, calibration = at_once(
+        SemiOrthogonal(**SETTINGS | parameters), as_image_set(stack(taught)), as_image_set(stack(held))
+    )
+    assert detector.seen_ == notes["seen"] == crops * len(stack(taught))
     assert detector.counts_ == {"train": len(stack(taught)), "calibration": len(stack(held))}
-    scale = at_once.scatter_.abs().max()
-    torch.testing.assert_close(detector.scatter_ / scale, at_once.scatter_ / scale, rtol=0, atol=2e-6)
-    torch.testing.assert_close(detector.mean_, at_once.mean_, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(detector.calibration_scores_, at_once.calibration_scores_, rtol=1e-3)
-    assert detector.threshold_ == pytest.approx(at_once.threshold_, rel=1e-3)
-    assert detector.pixel_threshold_ == pytest.approx(at_once.pixel_threshold_, rel=1e-3)
+    scale = model.scatter.abs().max()
+    torch.testing.assert_close(detector.scatter_ / scale, model.scatter / scale, rtol=0, atol=2e-6)
+    torch.testing.assert_close(detector.mean_, model.mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(detector.calibration_scores_, calibration.scores, rtol=1e-3)
+    assert detector.threshold_ == pytest.approx(calibration.threshold, rel=1e-3)
+    assert detector.pixel_threshold_ == pytest.approx(calibration.pixel_threshold, rel=1e-3)
 
 
 def test_partial_fit_after_loading_calibrates_on_the_new_and_says_so(tmp_path):
@@ -272,13 +298,28 @@ def test_partial_fit_after_loading_calibrates_on_the_new_and_says_so(tmp_path):
 
 @pytest.mark.parametrize("change, word", [
     ({"image_size": 32}, "image_size"), ({"k": 10}, "k was 20"), ({"seed": 5}, "seed"),
-    ({"levels": (1, 2)}, "levels"), ({"upsampling": "nearest"}, "upsampling"),
+    ({"levels": (1, 2)}, "levels"), ({"upsampling": "nearest"}, "upsampling"), ({"tile": 32}, "tile"),
+    ({"epsilon": 0.1}, "epsilon"),
 ])  # fmt: skip
 def test_partial_fit_refuses_changed_parameters(fitted, change, word):
-    before = fitted.scatter_.clone()
+    before = all_numbers(fitted)
     with pytest.raises(G100Error, match=f"partial_fit: .*{word}") as error:
         fitted.set_params(**change).partial_fit(pictures(10, 64))
-    assert "\n" not in str(error.value) and torch.equal(before, fitted.scatter_)
+    assert "\n" not in str(error.value) and equal(all_numbers(fitted), before)
+
+
+def test_partial_fit_takes_over_what_is_done_to_maps_afterwards(fitted):
+    fitted.set_params(sigma=2.0, image_score="max", batch_size=7).partial_fit(pictures(10, 64))
+    assert (fitted.fitted_.scoring.sigma, fitted.fitted_.scoring.image_score) == (2.0, "max")
+    with torch.inference_mode():
+        maps = full_size(fitted.fitted_.model(tensor(spotted(2, 64)[0])), (64, 64), 2.0)
+    np.testing.assert_allclose(fitted.inspect(spotted(2, 64)[0]).score, maps.amax((1, 2)).numpy(), rtol=1e-5)
+
+
+def test_partial_fit_stays_on_its_device(fitted):
+    with pytest.raises(G100Error, match="partial_fit: device meta, but the detector is on cpu"):
+        fitted.partial_fit(pictures(10, 64), device="meta")
+    fitted.partial_fit(pictures(10, 64), device="cpu")
 
 
 def test_partial_fit_refuses_another_shape(fitted):
@@ -293,23 +334,40 @@ def test_partial_fit_refuses_unreadable_files_before_it_learns(fitted, tmp_path)
     for i, picture in enumerate(pictures(6, 64)):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
-    before = fitted.scatter_.clone()
+    record = fitted.fitted_
     with pytest.raises(G100Error, match="3.png"):
         fitted.partial_fit(tmp_path)
-    assert torch.equal(before, fitted.scatter_)
-    fitted.inspect(pictures(1, 64))
+    assert fitted.fitted_ is record
 
 
-def test_partial_fit_that_breaks_off_leaves_no_fitted_detector(fitted, monkeypatch):
-    def interrupted(images):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("where", ["accumulate", "whitenings", "calibrated"])
+def test_partial_fit_that_breaks_off_leaves_the_old_detector(fitted, monkeypatch, where, problem):
+    x, more, calls, works = spotted(3, 64)[0], pictures(30, 64, seed=4), [], getattr(semiorth, where)
+    record, before, scores = fitted.fitted_, all_numbers(fitted), fitted.score_samples(x)
 
-    monkeypatch.setattr(fitted, "_learn", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fitted.partial_fit(pictures(10, 64))
-    for call in (fitted.inspect, fitted.partial_fit):
-        with pytest.raises(NotFittedError):
-            call(pictures(4, 64))
+    def breaks(*args):
+        calls.append(where)
+        if where != "accumulate" or len(calls) == 2:  # after the first batch
+            raise problem
+        return works(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(semiorth, where, breaks)
+        with pytest.raises(problem):
+            fitted.partial_fit(more)
+    assert calls and fitted.fitted_ is record and equal(all_numbers(fitted), before)
+    np.testing.assert_array_equal(fitted.score_samples(x), scores)
+    again = SemiOrthogonal(**SETTINGS).fit(pictures(60, 64)).partial_fit(more)
+    assert equal(all_numbers(fitted.partial_fit(more)), all_numbers(again)) and not equal(all_numbers(again), before)
+
+
+def test_partial_fit_leaves_the_old_record_as_it_was(fitted):
+    record, before = fitted.fitted_, all_numbers(fitted)
+    fitted.partial_fit(pictures(30, 64, seed=4))
+    assert fitted.fitted_ is not record and fitted.fitted_.model.backbone is record.model.backbone
+    assert all(torch.equal(value, before[name]) for name, value in record.tensors().items())
+    assert record.notes["seen"] == 48 and fitted.seen_ == 72 and len(fitted.fitted_.held_out) == 18
 
 
 def test_partial_fit_refuses_abnormal_pictures_and_single_ones(fitted):
@@ -330,6 +388,38 @@ def test_saved_detector_is_equal_to_the_bit(storage, tmp_path):
     np.testing.assert_array_equal(again.inspect(x).map, detector.inspect(x).map)
     np.testing.assert_array_equal(again.score_samples(x), detector.score_samples(x))
     assert again.get_params() == detector.get_params() and again.counts_ == detector.counts_
+    assert (again.seen_, again.aspect_) == (detector.seen_, detector.aspect_)
+    assert equal(all_numbers(again), all_numbers(detector)) and torch.equal(again.whitening_, detector.whitening_)
+
+
+@pytest.mark.parametrize("storage, numbers", [("full", 2 * 210), ("packed", 2 * 210), ("half", 210 / 2)])
+def test_saved_model_holds_triangles(storage, numbers, tmp_path):
+    detector = SemiOrthogonal(**SETTINGS, storage=storage).fit(pictures(40, 64))
+    tensors = read_model(detector.save(tmp_path / "model"))[1]
+    learnt = {name: t.nbytes for name, t in tensors.items() if name.startswith("model.") and "backbone" not in name}
+    assert sum(learnt.values()) == 4 * (448 * 20 + 256 * 20 + 256 * numbers), learnt
+
+
+def test_state_of_one_model_fills_another_that_was_fitted():
+    one, other = (SemiOrthogonal(**SETTINGS, seed=seed).fit(pictures(40, 64)).fitted_.model for seed in (0, 1))
+    x, kept = tensor(spotted(2, 64)[0]), one.state_dict()
+    assert not torch.equal(other(x), one(x))
+    other.load_state_dict(kept)
+    assert torch.equal(other(x), one(x))
+    other.whitening.zero_()
+    assert one(x).min() > 0
+
+
+@pytest.mark.parametrize("storage", ["full", "packed", "half"])
+def test_exported_program_says_what_the_detector_says(storage):
+    judge = SemiOrthogonal(**SETTINGS, storage=storage).fit(pictures(10, 64), device="cpu").fitted_.judge
+    x = tensor(np.concatenate([spotted(4, 64)[0], pictures(3, 64, seed=7)]))
+    program = torch.export.export(judge, (x[:2],), dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1, max=64)}})
+    for n in (1, 3, 7):
+        with torch.no_grad():
+            (maps, scores), (its, its_scores) = judge(x[:n]), program.module()(x[:n])
+        torch.testing.assert_close(its, maps, rtol=1e-5, atol=1e-5 * float(maps.max()))
+        torch.testing.assert_close(its_scores, scores, rtol=1e-5, atol=0)
 
 
 def test_storages_agree():
@@ -365,7 +455,7 @@ def test_memory_is_refused_with_the_k_that_fits():
 
 
 def test_estimate_is_printed_before_the_work(capsys):
-    SemiOrthogonal(**SETTINGS, verbose=True).fit(pictures(10, 64))
+    SemiOrthogonal(**SETTINGS).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("SemiOrthogonal: 256 covariances of 20 x 20") < lines.index("learning")
 
