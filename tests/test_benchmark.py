@@ -15,36 +15,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from g100 import benchmark as bench
-from g100.experiments import cli
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
-from g100.experiments.grid import Cell, grid, opened, parameters_for
-from g100.experiments.table import mean_spread, read_rows, result_table, rows_of
+from g100.experiments import cli, console
+from g100.experiments import grid as grids
 from g100.experiments.cluster import connected
 from g100.experiments.comparison import by_defect, common_seed, draw_verdict, drawn_by_lot
-from g100.foundations.detector import pick_device
-from g100.foundations.errors import G100Error
+from g100.experiments.console import benchmark, clock, expected
 from g100.experiments.experiment import run_experiment, write_results
+from g100.experiments.grid import Cell, grid, opened, parameters_for, recorded, run_cell
+from g100.experiments.table import COLUMNS, groups, mean_spread, read_rows, remarks, result_table, rows_of, write_rows
 from g100.foundations.checkpoint import read_checkpoint
+from g100.foundations.errors import G100Error
 from tests.benchmarks import table as results_table
 from tests.benchmarks.table import LINE, RESULTS, alike, merged
-from tests.notebooks import NBS, read
+from tests.notebooks import NBS, ROOT, read
 from tests.toys import line_of, mvtec_folder, refused
 
 pytestmark = [
     pytest.mark.xdist_group("benchmark"),  # its fixtures are made once
     pytest.mark.filterwarnings("ignore:.*false-positive rate.*", "ignore:.*RANDOM weights.*", "ignore:Port .* is already"),
 ]
-SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 40, "sigma": 1, "device": "cpu"}
-SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 40, "sigma": 1}
+SET = ["--device", "cpu", *(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}"))]
 MEASURED = {"fit_seconds", "seconds_per_image", "peak_memory_mb", "threads"}
 
 
@@ -70,7 +69,7 @@ def undisturbed(folder, tmp_path_factory):
     out, cells = tmp_path_factory.mktemp("undisturbed"), grid(["riad"], [f"mvtec:{folder}"], [0, 1], SMALL)
     with opened(out, cells):
         for cell in cells:
-            done = run_experiment("riad", cell.data, seed=cell.seed, parameters=cell.parameters | {"verbose": False})
+            done = run_experiment("riad", cell.data, seed=cell.seed, parameters=cell.parameters, device="cpu")
             write_results(done, out / "cells" / cell.name)
     return out
 
@@ -115,29 +114,36 @@ def cluster():
 
 def test_a_worker_is_killed_and_nothing_is_lost(within, folder, undisturbed, cluster, tmp_path):
     "A cluster of two worker processes; the one that trains is killed, the other one takes over."
-    out, killed = tmp_path / "out", []
+    out, held = tmp_path / "out", []
+    holder = out / "cells" / ".riad-mvtec-bottle-0.holder"
+
+    def another() -> bool:
+        "Whether the cell is held by a process that has not held it before."
+        found = re.search(r"process (\d+)", holder.read_text() if holder.exists() else "")
+        if new := found and int(found[1]) not in held:
+            held.append(int(found[1]))
+        return bool(new)
 
     def kill():
-        cells = out / "cells"
-        until((cells / "riad-mvtec-bottle-0.checkpoint").exists)
-        killed.append(int(re.search(r"process (\d+)", (cells / ".riad-mvtec-bottle-0.lock").read_text())[1]))
-        os.kill(killed[0], signal.SIGKILL)
+        until((out / "cells" / "riad-mvtec-bottle-0.checkpoint").exists)
+        assert another()
+        os.kill(held[0], signal.SIGKILL)
+        until(another)
 
     with connected(cluster.scheduler_address) as client:
         assert len(client.run(os.getpid)) == 2
         thread = threading.Thread(target=kill)
         thread.start()
         cells = grid(["riad"], [f"mvtec:{folder}"], [0], SMALL)
-        bad = bench.benchmark(out, cells, scheduler=cluster.scheduler_address, report=False)
+        bad = benchmark(out, cells, scheduler=cluster.scheduler_address, device="cpu", report=False)
         thread.join()
-    assert not bad and killed
-    assert int(re.search(r"process (\d+)", (out / "cells" / ".riad-mvtec-bottle-0.lock").read_text())[1]) != killed[0]
+    assert not bad and len(held) == 2 and not holder.exists(), "the other one took over, and let go"
     assert [fixed(row) for row in rows_of(out)] == [fixed(row) for row in rows_of(undisturbed)[:1]]
 
 
 def test_inspect_on_a_cluster_judges_each_picture_once(within, folder, cluster, tmp_path, monkeypatch):
-    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 32, "device": "cpu", "batch_size": 4}
-    PatchCore(**parameters).fit(str(folder / "train" / "good")).save(tmp_path / "model")
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 32, "batch_size": 4}
+    PatchCore(**parameters).fit(str(folder / "train" / "good"), device="cpu").save(tmp_path / "model")
     monkeypatch.setattr(cli, "CHUNK", 1)
     words = ("inspect", tmp_path / "model", folder / "test", folder / "test" / "good" / "003.png", "--device", "cpu")
     for name, more in (("here", ()), ("there", ("--scheduler", cluster.scheduler_address))):
@@ -169,7 +175,7 @@ def test_several_processes_train_one_result(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("image_auroc") == 1 and [p.name for p in tmp_path.iterdir()] == ["out"]
     row = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    alone = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL | {"epochs": 2, "verbose": False}).row
+    alone = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL | {"epochs": 2}, device="cpu").row
     assert row["dataset_sha256"] == alone["dataset_sha256"] and row["counts"] == alone["counts"]
     assert row["threshold_image"] != alone["threshold_image"], "each process has batch statistics of its own"
 
@@ -182,7 +188,7 @@ def test_accelerate_launches_the_command():
 def test_the_page_on_clusters_shows_a_job_that_dask_jobqueue_writes():
     "The script of the page, up to the point where it would submit something."
     pytest.importorskip("dask_jobqueue")
-    cells = read(NBS / "3_experiments" / "32b_cluster.ipynb").cells
+    cells = read(NBS / "3_experiments" / "31_cluster.ipynb").cells
     script = next(part for cell in cells for part in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL))
     before, submits, _ = script.replace("8786", "0").partition("cluster.scale")
     names = {}
@@ -220,7 +226,8 @@ def test_the_grid_is_the_product_without_repetitions(folder, monkeypatch):
 @pytest.mark.parametrize("wrong, said", [
     (("--algorithms", "riad,patchcor"), "did you mean 'patchcore'"), (("--data", "mvtec:nowhere"), "nowhere"),
     (("--data", "mvtek:x"), "did you mean 'mvtec'"), (("--seeds", "0,x"), "--seeds 0,x"), (("--jobs", "0"), "jobs=0"),
-    (("--set", "epoch=1"), "did you mean 'epochs'"), (("--set", "epochs=0"), "epochs=0"),
+    (("--set", "epoch=1"), "did you mean 'epochs'"), (("--set", "device=cpu"), "fit(X, device=...)"),
+    (("--set", "riad:verbose=1"), "fit(X, verbose=...)"), (("--set", "epochs=0"), "epochs=0"),
 ])  # fmt: skip
 def test_what_does_not_exist_is_refused_before_the_first_cell(within, folder, tmp_path, wrong, said):
     given = {"--algorithms": "riad", "--data": f"mvtec:{folder}", "--seeds": "0"} | {wrong[0]: wrong[1]}
@@ -244,7 +251,7 @@ MACHINE = {"processor": "a", "threads": 1}
 
 
 def write_row(goal: Path, algorithm: str, seed: int, **others) -> None:
-    row = {key: 0.5 for _, key, *_ in bench.COLUMNS} | {"algorithm": algorithm, "dataset": "toy", "category": "x"}
+    row = {key: 0.5 for _, key, *_ in COLUMNS} | {"algorithm": algorithm, "dataset": "toy", "category": "x"}
     row |= PARTS | {"seed": seed, "machine": MACHINE, "commit": "c", "dataset_sha256": "d"}
     draft = goal.with_name(f".{goal.name}.draft")
     draft.mkdir()
@@ -256,10 +263,10 @@ class Toy:
     "In the place of `experiment`: keeps a list of what was run, fails where told to."
 
     def __init__(self):
-        self.ran, self.failing, self.inside = [], {}, lambda: None
+        self.ran, self.failing, self.inside, self.device = [], {}, lambda: None, "auto"
 
-    def __call__(self, goal, algorithm, data, *, resume, seed, paper, parameters):
-        assert resume
+    def __call__(self, goal, algorithm, data, *, resume, seed, paper, parameters, device):
+        assert resume and device == self.device
         self.ran.append((algorithm, seed))
         self.inside()
         if (algorithm, seed) in self.failing:
@@ -270,7 +277,7 @@ class Toy:
 @pytest.fixture
 def toy(monkeypatch):
     made = Toy()
-    monkeypatch.setattr(bench, "experiment", made)
+    monkeypatch.setattr(grids, "experiment", made)
     return made
 
 
@@ -281,7 +288,7 @@ def cells_of(*names: str, seeds: int = 2, **more) -> list[Cell]:
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_one_failure_is_reported_and_the_rest_go_on(toy, tmp_path, capsys, jobs):
     toy.failing = {("b", 0): G100Error("the disk is full"), ("a", 1): ZeroDivisionError("0 / 0")}
-    bad = bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
+    bad = benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
     assert {(o.cell.algorithm, o.cell.seed) for o in bad} == set(toy.failing) and len(toy.ran) == 6
     told = capsys.readouterr().out
     assert "the disk is full (b-elpv-mono-0.error.txt)" in told and "ZeroDivisionError: 0 / 0" in told
@@ -290,22 +297,24 @@ def test_one_failure_is_reported_and_the_rest_go_on(toy, tmp_path, capsys, jobs)
     assert "- b-elpv-mono-0 failed: the disk is full" in table and "Traceback" not in table
     assert "Traceback" in (tmp_path / "out" / "cells" / "a-elpv-mono-1.error.txt").read_text()
     toy.ran, toy.failing = [], {}
-    assert not bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
+    assert not benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=jobs, report=False)
     assert sorted(toy.ran) == [("a", 1), ("b", 0)], "finished cells are not run again, failed ones are"
     assert "failed" not in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_the_command_says_how_many_failed(within, toy, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "report_on", lambda folder: None)
+    monkeypatch.setattr(console, "run_report", lambda *told: None)
     toy.failing = {("riad", 1): G100Error("no")}
     words = ("benchmark", "--algorithms", "riad", "--data", f"mvtec:{folder}", "--seeds", "0,1", "--out", tmp_path / "out")
-    done = within(*words)
+    toy.device = "cuda:7"  # is told to each experiment and remembered nowhere
+    done = within(*words, "--device", "cuda:7")
+    assert "cuda" not in (tmp_path / "out" / "grid.json").read_text()
     refused(done, "1 of 2 experiments failed")
     assert "| riad |" in done.stdout
 
 
 def test_jobs_run_together_and_share_the_threads(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(grids.joblib, "cpu_count", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     meeting, seen = threading.Barrier(3), []
@@ -315,25 +324,30 @@ def test_jobs_run_together_and_share_the_threads(toy, tmp_path, monkeypatch):
         seen.append((os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
 
     toy.inside = inside
-    assert not bench.benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=3, report=False)
+    assert not benchmark(tmp_path / "out", cells_of("a", "b", "c"), jobs=3, report=False)
     assert set(seen) == {("2", "2")}, "8 cores, 3 jobs: 2 threads each"
     assert os.environ["OMP_NUM_THREADS"] == "2" and "MKL_NUM_THREADS" not in os.environ
 
 
-HOLDING = "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+HOLDING = """import sys
+from g100.foundations.store import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    input()"""
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(toy, tmp_path):
-    bench.benchmark(tmp_path / "out", cells_of("a"), report=False)
+    benchmark(tmp_path / "out", cells_of("a"), report=False)
     command = [sys.executable, "-c", HOLDING, str(tmp_path / "out" / ".lock")]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    said = line_of(lambda: bench.benchmark(tmp_path / "out", cells_of("a", "b"), report=False))
-    assert "another benchmark is at work here" in said and len(bench.recorded(tmp_path / "out")) == 2
+    said = line_of(lambda: benchmark(tmp_path / "out", cells_of("a", "b"), report=False))
+    assert f"another command is at work here (process {other.pid} on " in said and len(recorded(tmp_path / "out")) == 2
     other.kill()
     other.wait()
-    bench.benchmark(tmp_path / "out", cells_of("a", "b"), report=False)
-    assert len(bench.recorded(tmp_path / "out")) == 4
+    benchmark(tmp_path / "out", cells_of("a", "b"), report=False)
+    assert len(recorded(tmp_path / "out")) == 4
 
 
 def test_a_cell_that_another_worker_has_finished_is_not_run_again(toy, tmp_path):
@@ -342,7 +356,7 @@ def test_a_cell_that_another_worker_has_finished_is_not_run_again(toy, tmp_path)
     entered, go = threading.Event(), threading.Event()
     toy.inside = lambda: (entered.set(), go.wait(30))
     with opened(tmp_path, [cell]):
-        two = [threading.Thread(target=bench.run_cell, args=(cell, tmp_path)) for _ in range(2)]
+        two = [threading.Thread(target=run_cell, args=(cell, tmp_path)) for _ in range(2)]
         for thread in two:
             thread.start()
         assert entered.wait(30)
@@ -353,7 +367,7 @@ def test_a_cell_that_another_worker_has_finished_is_not_run_again(toy, tmp_path)
 
 
 def test_what_does_not_belong_together_is_refused(toy, tmp_path):
-    bench.benchmark(tmp_path / "out", cells_of("a", parameters={"k": 1}), report=False)
+    benchmark(tmp_path / "out", cells_of("a", parameters={"k": 1}), report=False)
     before = (tmp_path / "out" / "grid.json").read_bytes()
     moved = [Cell(algorithm="b", data="mvtec:/x/mono", seed=0), Cell(algorithm="b", data="mvtec:/y/mono", seed=0)]
     for cells, said in (
@@ -361,22 +375,31 @@ def test_what_does_not_belong_together_is_refused(toy, tmp_path):
         (cells_of("a", parameters={"k": 1}, paper=True), "the published recipe"),
         (moved, "mvtec-mono would mean both"),
     ):
-        assert said in line_of(lambda cells=cells: bench.benchmark(tmp_path / "out", cells, report=False))
+        assert said in line_of(lambda cells=cells: benchmark(tmp_path / "out", cells, report=False))
     assert (tmp_path / "out" / "grid.json").read_bytes() == before
-    bench.benchmark(tmp_path / "out", cells_of("a", "b", seeds=3, parameters={"k": 1}), report=False)
+    benchmark(tmp_path / "out", cells_of("a", "b", seeds=3, parameters={"k": 1}), report=False)
     assert len(rows_of(tmp_path / "out")) == 6, "more seeds and algorithms may come later"
 
 
 def test_a_folder_of_something_else_is_left_alone(toy, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    assert "no benchmark's folder" in line_of(lambda: bench.benchmark(tmp_path, cells_of("a"), report=False))
+    assert "no benchmark's folder" in line_of(lambda: benchmark(tmp_path, cells_of("a"), report=False))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "thesis.tex").rename(tmp_path / "grid.json")
-    assert "not a benchmark's grid" in line_of(lambda: bench.benchmark(tmp_path, cells_of("a"), report=False))
+    assert "not a benchmark's grid" in line_of(lambda: benchmark(tmp_path, cells_of("a"), report=False))
+
+
+def test_what_a_killed_process_has_left_of_a_new_folder_is_in_nobodys_way(toy, tmp_path):
+    "It had the lock, and was writing the grid."
+    for name in (".lock", ".lock.holder", ".grid.json.partial"):
+        (tmp_path / name).write_text("process 1 on nowhere")
+    assert not benchmark(tmp_path, cells_of("a"), report=False) and len(rows_of(tmp_path)) == 2
+    hidden = {p.name for p in tmp_path.rglob(".*")}
+    assert hidden == {".lock", *(f".{cell.name}.lock" for cell in cells_of("a"))}, "neither drafts nor names of holders"
 
 
 def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):
-    assert "shared file system" in bench.run_cell(cells_of("a")[0], tmp_path / "elsewhere").error
+    assert "shared file system" in run_cell(cells_of("a")[0], tmp_path / "elsewhere").error
 
 
 # --- the table ---
@@ -409,7 +432,7 @@ def test_whatever_differs_among_the_cells_is_remarked(tmp_path):
     with opened(tmp_path, cells := cells_of("a", "b", "c", "d", "e", seeds=1)):
         for cell, more in zip(cells, others, strict=False):
             write_row(tmp_path / "cells" / cell.name, cell.algorithm, cell.seed, **more)
-        said = "\n".join(bench.remarks(tmp_path))
+        said = "\n".join(remarks(tmp_path))
     for word in ("2 different commit", "2 different threads", "the pictures changed", "e-elpv-mono-0 has not run"):
         assert word in said
     assert "versions" not in said and "processor" not in said
@@ -418,9 +441,9 @@ def test_whatever_differs_among_the_cells_is_remarked(tmp_path):
 def test_time_left_is_guessed_from_the_cells_most_alike():
     a, b, c = (Cell(algorithm=n, data=d, seed=0) for n, d in (("a", "x:1"), ("a", "x:2"), ("b", "x:1")))
     took = [(a, 10.0), (a, 20.0), (b, 100.0)]
-    assert bench.expected(a, took) == 15 and bench.expected(Cell(algorithm="a", data="x:3", seed=0), took) == 130 / 3
-    assert bench.expected(c, took) == 130 / 3 and bench.expected(c, []) is None
-    assert [bench.clock(s) for s in (None, 0, 59.6, 3600)] == ["-", "0:00", "1:00", "1:00:00"]
+    assert expected(a, took) == 15 and expected(Cell(algorithm="a", data="x:3", seed=0), took) == 130 / 3
+    assert expected(c, took) == 130 / 3 and expected(c, []) is None
+    assert [clock(s) for s in (None, 0, 59.6, 3600)] == ["-", "0:00", "1:00", "1:00:00"]
 
 
 def row_of(algorithm="a", seed=0, backbone=None, sha="x", **parameters) -> dict:
@@ -436,7 +459,7 @@ numbers = st.one_of(st.none(), st.integers(-(10**9), 10**9), st.floats(allow_nan
 @given(st.lists(st.fixed_dictionaries({"cell": st.from_regex(r"[\w ,;\"'\n]+", fullmatch=True), "v": numbers}), min_size=1))
 def test_rows_come_back_from_a_file_as_they_were(tmp_path_factory, rows):
     file = tmp_path_factory.getbasetemp() / "rows.csv"
-    bench.write_rows(file, [row | {"commit": "1234", "image_size": [8, 16]} for row in rows] + [{"cell": "last"}])
+    write_rows(file, [row | {"commit": "1234", "image_size": [8, 16]} for row in rows] + [{"cell": "last"}])
     *found, last = read_rows(file)
     assert found == [row | {"commit": "1234", "image_size": "[8, 16]"} for row in rows]
     assert all(type(a["v"]) is type(b["v"]) for a, b in zip(rows, found, strict=True))
@@ -455,7 +478,7 @@ def test_no_line_of_the_committed_table_mixes_parameters_or_pictures():
     old = [row_of(seed=0, k=1), row_of(seed=1, k=1), row_of("b", seed=0, k=1)]
     rows, dropped = merged(old, [row_of(seed=1, k=2)])
     assert rows == [row_of(seed=1, k=2), old[2]] and dropped == [old[0]["cell"]]
-    for same in bench.groups(read_rows(RESULTS), *LINE).values():
+    for same in groups(read_rows(RESULTS), *LINE).values():
         assert all(alike(same[0], row) for row in same)
         assert len({row["seed"] for row in same}) == len(same)
     assert not re.search(r"[:\"' ]/\w", RESULTS.read_text()), "no path of the machine on which it was computed"
@@ -525,13 +548,6 @@ def test_the_common_seed_is_that_of_most_algorithms():
 @pytest.mark.parametrize("detector", [PatchCore, SemiOrthogonal])
 def test_what_is_not_trained_in_steps_refuses_several_processes(detector, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    said = line_of(lambda: detector(device="cpu").fit(np.zeros((4, 32, 32, 3), np.uint8)))
+    said = line_of(lambda: detector().fit(np.zeros((4, 32, 32, 3), np.uint8), device="cpu"))
     assert detector.__name__ in said and "2 processes" in said
-    RIAD()._check()
-
-
-def test_under_a_launcher_each_process_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert pick_device("auto") == torch.device("cuda:1")
+    RIAD().check()

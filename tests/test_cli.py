@@ -1,25 +1,34 @@
 """The command line and the report: what is left in the folder, and what is said when something is wrong."""
 
+import ast
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import papermill
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from g100.algorithms.patchcore import PatchCore
+from g100.algorithms.riad import RIAD
+from g100.experiments import experiment as room
 from g100.experiments.cli import parse_settings
+from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb, run_experiment, write_results
+from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
 from g100.foundations.errors import G100Error
-from g100.experiments.experiment import overlay_name, run_experiment, write_results
-from g100.experiments.report import checkpoint_of, template, to_html
-from tests.toys import mvtec_folder, pictures, refused
+from g100.foundations.store import read_card
+from tests.notebooks import ROOT
+from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, refused
 
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once
 
@@ -29,10 +38,11 @@ pixel_f1_max fit_seconds seconds_per_image peak_memory_mb versions machine commi
 TINY = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 
 
-def g100(*words) -> subprocess.CompletedProcess:
+def g100(*words, cwd=None, **environment: str) -> subprocess.CompletedProcess:
     "The installed command, in a process of its own."
     command = [Path(sys.executable).parent / "g100", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +66,7 @@ def test_run_leaves_everything_and_says_where(result):
     for name in ("report.html", "pictures", "scores.csv", "model"):
         assert str(out / name) in done.stdout
     assert "image_auroc" in done.stdout and "remembering" in done.stderr, "a live progress bar"
+    assert "Warning" not in done.stderr, "nothing but bars"
     assert sorted(p.name for p in out.parent.iterdir()) == ["result"], "no drafts are left"
 
 
@@ -93,6 +104,7 @@ def test_inspect_judges_new_pictures(within, result, folder, tmp_path):
     out = tmp_path / "verdicts"
     done = within("inspect", result[0] / "model", folder / "test" / "spot", folder / "test" / "good" / "000.png", "--out", out)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("inspecting:   0%") == 1, "one progress bar"
     with (out / "verdicts.csv").open() as file:
         verdicts = list(csv.DictReader(file))
     assert len(verdicts) == 9 and all(v["is_anomalous"] == "1" for v in verdicts if "spot" in v["name"])
@@ -137,12 +149,12 @@ def test_inspect_and_run_give_the_same_scores(within, result, folder, tmp_path):
 
 def test_papermill_alone_runs_the_template(folder, tmp_path):
     parameters = {"data": f"folder:{folder}", "out": str(tmp_path / "result"), "limit_train": 20}
-    parameters["parameters"] = {"backbone": "resnet18", "weights": "random", "image_size": 64, "device": "cpu"}
+    parameters |= {"device": "cpu", "parameters": {"backbone": "resnet18", "weights": "random", "image_size": 64}}
     papermill.execute_notebook(
         template("experiment"), tmp_path / "report.ipynb", parameters, kernel_name="python3", progress_bar=False
     )
     assert json.loads((tmp_path / "result" / "metrics.json").read_text())["counts"]["train"] == 16
-    assert "seeded sample of 20" in to_html(tmp_path / "report.ipynb", tmp_path / "page.html").read_text()
+    assert "seeded sample of 20" in to_html(nbformat.read(tmp_path / "report.ipynb", as_version=4), "report")
 
 
 # --- what goes wrong: exit code 2, one line, nothing left ---
@@ -152,6 +164,7 @@ def test_papermill_alone_runs_the_template(folder, tmp_path):
     (("patchcor",), "did you mean 'patchcore'"), (("patchcore", "--set", "coreset_ration=1"), "did you mean 'coreset_ratio'"),
     (("patchcore", "--set", "coreset_ratio"), "KEY=VALUE"), (("patchcore", "--set", "coreset_ratio=0"), "coreset_ratio=0"),
     (("patchcore", "--weights", "nowhere.safetensors", "--backbone", "resnet18"), "nowhere.safetensors"),
+    (("patchcore", "--set", "device=cpu"), "fit(X, device=...)"), (("riad", "--set", "verbose=True"), "fit(X, verbose=...)"),
 ])  # fmt: skip
 def test_run_refuses_in_one_line(within, folder, tmp_path, words, said):
     refused(within("run", *words, "--data", f"mvtec:{folder}", "--out", tmp_path / "out"), said)
@@ -216,7 +229,7 @@ def test_no_masks_no_pixel_metrics(tmp_path):
     flat.mkdir()
     for i, image in enumerate(pictures(25, 48)):
         Image.fromarray(image).save(flat / f"{i}.png")
-    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 48, "verbose": False}
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 48}
     done = run_experiment("patchcore", f"folder:{flat}", parameters=parameters)
     for column in ("image_auroc", "image_aupr", "abnormal_recall", "pixel_auroc", "aupro", "pixel_f1_max"):
         assert done.row[column] is None
@@ -227,7 +240,7 @@ def test_no_masks_no_pixel_metrics(tmp_path):
 
 
 def test_same_seed_same_row(folder):
-    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 64, "verbose": False}
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 64}
     rows = [run_experiment("patchcore", f"mvtec:{folder}", parameters=parameters, seed=3).row for _ in range(2)]
     measured = {"fit_seconds", "seconds_per_image", "peak_memory_mb"}
     assert [{k: v for k, v in row.items() if k not in measured} for row in rows][0] == {
@@ -237,7 +250,7 @@ def test_same_seed_same_row(folder):
 
 # --- a training that is cut off ---
 
-SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 1, "sigma": 1, "device": "cpu"}
+SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 1, "sigma": 1}
 
 
 def test_force_starts_a_training_again(within, tmp_path):
@@ -249,7 +262,140 @@ def test_force_starts_a_training_again(within, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_the_users_own_is_left_alone(folder, tmp_path):
-    parameters = SMALL | {"verbose": False, "checkpoint": str(tmp_path / "mine")}
-    done = run_experiment("riad", f"mvtec:{folder}", parameters=parameters, checkpoint=tmp_path / "another")
-    assert [p.name for p in tmp_path.iterdir()] == ["mine"] and done.row["params"]["checkpoint"] == "mine"
+def test_only_what_trains_is_told_of_the_checkpoint(folder, tmp_path):
+    "And where it lay is in neither the row nor the model; how the fit was run is not, either."
+    done = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL, checkpoint=tmp_path / "kept", device="cpu", verbose=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"], "`fit` leaves it to the one that has named it"
+    card = read_card(done.detector.save(tmp_path / "model"))
+    for told in (done.row["params"], card["parameters"]):
+        assert not {"checkpoint", "resume", "device", "verbose"} & set(told) and told["epochs"] == 1
+    again = run_experiment("riad", f"mvtec:{folder}", parameters=SMALL, checkpoint=tmp_path / "kept", device="cpu")
+    assert any("went on from its checkpoint" in remark for remark in again.remarks)
+    assert again.row["threshold_image"] == done.row["threshold_image"] and again.row["fit_seconds"] > 0
+    assert room.continued(RIAD(), None) == ({}, 0.0) == room.continued(MeanPicture(), tmp_path / "kept")
+
+
+# --- what a run depends on, and what not ---
+
+
+def test_the_kernel_looks_for_nothing_in_the_working_folder_and_asks_no_kernelspec(folder, tmp_path):
+    "A stranger's matplotlib.py, the parent of a clone, and a kernel `python3` that somebody else has installed."
+    home, kernel = tmp_path / "home", tmp_path / "jupyter" / "kernels" / "python3"
+    (home / "g100" / "nbs").mkdir(parents=True)
+    for module in ("matplotlib", "json", "torch"):
+        (home / f"{module}.py").write_text(f"raise SystemExit('{module} of the working folder')")
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    words = ("run", "patchcore", "--data", f"mvtec:{folder}", "--out", "out", *TINY)
+    done = g100(*words, cwd=home, JUPYTER_PATH=str(tmp_path / "jupyter"))
+    assert done.returncode == 0, done.stderr
+    assert (home / "out" / "report.html").is_file()
+
+
+WHERE = "import sys, g100, matplotlib\nprint(sys.executable, g100.__file__, matplotlib.__file__, sys.flags.safe_path)"
+
+
+def executed_where(start: list[str], cwd: Path, path: str | None) -> list[str]:
+    "What a kernel prints that is started from a Python started by these words in that folder."
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WHERE)])
+    nb.metadata = nbformat.read(template("experiment"), as_version=4).metadata
+    nbformat.write(nb, cwd / "where.ipynb")
+    code = "from pathlib import Path; from g100.experiments.report import execute\n"
+    code += "print(execute(Path('where.ipynb'), {}).cells[0].outputs[0].text)"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | ({"PYTHONPATH": path} if path else {})
+    done = subprocess.run([sys.executable, *start, code], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+FINDER = """import importlib.util, sys
+class Editable:
+    def find_spec(name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, {file!r}) if name == "g100" else None
+after = [getattr(finder, "__name__", "") for finder in sys.meta_path].index("PathFinder") + 1
+sys.meta_path.insert(after, Editable)"""
+
+
+def test_the_kernel_has_the_g100_that_started_it(tmp_path):
+    """From the working folder alone (`python -c` looks there); by a PYTHONPATH; and in the parent of a clone, by a finder
+    that is asked after the path, as one of an editable install is."""
+    import matplotlib
+
+    copy = shutil.copytree(ROOT / "g100", tmp_path / "clone" / "g100", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "clone" / "nbs").symlink_to(ROOT / "nbs")
+    (tmp_path / "parent" / "g100").mkdir(parents=True)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FINDER.format(file=str(copy / "__init__.py")))
+    for start, cwd, path in (
+        (["-c"], copy.parent, None),
+        (["-P", "-c"], tmp_path, str(copy.parent)),
+        (["-P", "-c"], tmp_path / "parent", str(tmp_path / "site")),
+    ):
+        assert executed_where(start, cwd, path) == [sys.executable, str(copy / "__init__.py"), matplotlib.__file__, "True"]
+
+
+def test_a_kernel_that_fails_leaves_the_report_that_was_there(tmp_path):
+    from g100.experiments.report import run_report
+
+    (tmp_path / "report.html").write_text("the old one")
+    assert "did you mean 'patchcore'" in line_of(run_report, "experiment", {"algorithm": "patchcor"}, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"] and (tmp_path / "report.html").read_text() == "the old one"
+    assert "did you mean 'algorithm'" in line_of(execute, template("experiment"), {"algoritm": "patchcore"})
+
+
+def test_no_module_needs_what_only_unix_has():
+    "At the top of no module: `fcntl` and `resource` are not there on Windows."
+    for file in (ROOT / "g100").rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not {"fcntl", "resource", "termios", "pwd", "grp"} & set(names), file
+
+
+def test_peak_memory_is_that_of_this_program_alone():
+    "A process that a large one has started does not begin with the large one's peak, and it keeps its own."
+    code = "from g100.experiments.experiment import peak_memory_mb as peak; import numpy as np; a = peak(); "
+    code += "np.ones((300, 2**20), np.uint8).sum(); print(a, peak())"
+    large = np.ones((600, 2**20), np.uint8)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    small, grown = map(float, done.stdout.split())
+    assert len(large) == 600 and small < peak_memory_mb() - 400 and 299 <= grown - small < 400
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows", "macOS", "another"])
+def test_peak_memory_on_other_systems(monkeypatch, system):
+    "What each system tells, in place of this one's."
+    import psutil
+
+    class Told:
+        rss = 7 * 2**20
+
+    if system == "Windows":
+        Told.peak_wset = 9 * 2**20
+    if system == "macOS":
+        used = type("resource", (), {"RUSAGE_SELF": 0, "getrusage": lambda who: type("Used", (), {"ru_maxrss": 8 * 2**20})})
+        monkeypatch.setitem(sys.modules, "resource", used)
+        monkeypatch.setattr(room.sys, "platform", "darwin")
+    status = "Name: x\nVmHWM:\t  6144 kB\n" if system == "Linux" else None
+    monkeypatch.setattr(room.Path, "exists", lambda file: status is not None)
+    monkeypatch.setattr(room.Path, "read_text", lambda file: status)
+    monkeypatch.setattr(psutil, "Process", lambda: type("Process", (), {"memory_info": staticmethod(lambda: Told)}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert peak_memory_mb() == {"Linux": 6, "Windows": 9, "macOS": 8, "another": 7}[system]
+
+
+def test_the_report_counts_pictures_that_chose_the_epoch_with_crops_too(folder):
+    parameters = SMALL | {"tile": 32, "overlap": 0}
+    done = run_experiment("riad", f"mvtec:{folder}", parameters=parameters, device="cpu")
+    assert isinstance(done, Experiment) and done.row["counts"] == {
+        "train": 24, "calibration": 6, "validation": 3, "test_normal": 8, "test_abnormal": 8}  # fmt: skip
+    assert "24 good pictures; 3 of them chose the epoch" in who_saw_what(done)
+
+
+def test_what_is_told_to_a_run_is_no_parameter():
+    for name in ("device", "verbose", "checkpoint", "resume"):
+        assert f"{name} is no parameter of PatchCore any more" in line_of(room.make_detector, "patchcore", {name: "x"})
+        assert f"{name} is no parameter of RIAD any more" in line_of(room.make_detector, "riad", {name: "x"}, True)
+    made = room.make_detector("patchcore", {"levels": [2, 3]}, paper=True)
+    assert made.levels == (2, 3) and made.backbone == PatchCore.paper().backbone

@@ -93,10 +93,10 @@ def run(
     from g100.experiments.report import experiment, is_first
 
     weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
-    named = {"backbone": backbone, "weights": weights, "device": device}
+    named = {"backbone": backbone, "weights": weights}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
-    options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train}
-    row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, **options)
+    options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
+    row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, verbose=True, **options)
     if is_first():
         show_row(row, out)
 
@@ -106,8 +106,7 @@ def demo(out: Out = Path("g100-demo"), seed: Seed = 0, device: Device = "auto", 
     "PatchCore on photographs of solar cells, without a download: a report and a verdict on 549 cells, in a minute or two."
     from g100.experiments.report import experiment
 
-    options = {"seed": seed, "parameters": {"device": device}}
-    show_row(experiment(out, "patchcore", "elpv:mono", force=force, **options), out)
+    show_row(experiment(out, "patchcore", "elpv:mono", force=force, seed=seed, device=device, verbose=True), out)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #1a232756
 def gather(paths: list[Path], skip_unreadable: bool):
@@ -167,7 +166,7 @@ def judged_there(client, model: Path, device: str, images, pictures: Path) -> It
     from distributed import KilledWorker
 
     from g100.experiments.cluster import answers
-    from g100.foundations.detector import read_card
+    from g100.foundations.store import read_card
 
     step = CHUNK * read_card(model)["parameters"]["batch_size"]
     calls = [(model, device, images[i : i + step], pictures) for i in range(0, len(images), step)]
@@ -195,7 +194,8 @@ def inspect(
 ) -> None:
     "Judge new pictures with a saved model: a CSV of verdicts and an overlay of every picture."
     from g100.experiments.cluster import connected
-    from g100.foundations.detector import fresh_folder, load
+    from g100.foundations.detector import load
+    from g100.foundations.store import fresh_folder
 
     detector, images = load(model, "cpu" if scheduler else device), gather(paths, skip_unreadable)
     with connected(scheduler) if scheduler else nullcontext() as client, fresh_folder(out.absolute(), force) as draft:
@@ -224,6 +224,7 @@ def benchmark(
     seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0",
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE or ALGORITHM:KEY=VALUE.")] = None,
     paper: Paper = False,
+    device: Device = "auto",
     jobs: Annotated[int, typer.Option(help="Experiments at a time on this machine.")] = 1,
     scheduler: Scheduler = None,
 ) -> None:
@@ -232,7 +233,7 @@ def benchmark(
     from g100.experiments.grid import grid
 
     cells = grid(algorithms.split(","), data, seeds_from(seeds), parse_settings(settings or []), paper)
-    bad = benchmark(out, cells, jobs=jobs, scheduler=scheduler)
+    bad = benchmark(out, cells, device=device, jobs=jobs, scheduler=scheduler)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"table {out / 'table.md'}, rows {out / 'results.csv'}, report {out / 'report.html'}")
     if bad:

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from .experiment import overlay_name
 from .grid import recorded
+from .plots import TRUTH, as_uint8, draw_outline, plot_scores
 from .table import groups
 from ..foundations.layouts import load_data
-from ..foundations.pictures import ImageSet, read_image
-from .experiment import overlay_name
 from ..foundations.metrics import auroc
-from .plots import TRUTH, as_uint8, draw_outline, plot_scores
+from ..foundations.pictures import ImageSet, read_image
 
 # %% ../../nbs/3_experiments/24_comparison.ipynb #0fa6035e
 def read_scores(folder, cell_name: str) -> dict[str, np.ndarray]:

@@ -15,11 +15,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ..foundations.pictures import ImageSet
-from ..foundations.views import View
 from ..foundations.detector import Detector, Inspection
 from ..foundations.maps import outline
 from ..foundations.metrics import auroc, average_precision
+from ..foundations.pictures import ImageSet
+from ..foundations.views import View
 
 # %% ../../nbs/3_experiments/21_plots.ipynb #fe2c477c
 HEAT = LinearSegmentedColormap.from_list(

@@ -8,31 +8,14 @@ __all__ = ['TEXT', 'COLUMNS', 'ALIKE', 'flat', 'flat_row', 'rows_of', 'write_row
 
 # %% ../../nbs/3_experiments/29_table.ipynb #fa2c2c50
 import csv
-import fcntl
 import json
-import os
-import platform
-import re
-import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from itertools import product
 from pathlib import Path
 
-import joblib
 import numpy as np
 
-from .cluster import answers, connected
-from ..foundations.layouts import SPECS, load_data
-from ..foundations.detector import algorithm
-from ..foundations.errors import G100Error, unknown
-from .experiment import make_detector
-from .report import experiment, run_report, table
 from .grid import Cell, finished, recorded
 from .report import table
+from ..foundations.store import replaced, write_text
 
 # %% ../../nbs/3_experiments/29_table.ipynb #0457419d
 def flat(name: str, row: dict) -> dict:
@@ -56,13 +39,10 @@ TEXT = {"cell", "algorithm", "dataset", "category", "backbone", "commit", "datas
 
 def write_rows(file, rows: list[dict]) -> None:
     "Write rows as a CSV file that is, at any moment, the old one or the new one. A column may be missing in some rows."
-    file = Path(file)
-    draft = file.with_name(f".{file.name}.partial")
-    with draft.open("w", newline="", encoding="utf-8") as out:
+    with replaced(file) as draft, draft.open("w", newline="", encoding="utf-8") as out:
         lines = csv.DictWriter(out, dict.fromkeys(column for row in rows for column in row), lineterminator="\n")
         lines.writeheader()
         lines.writerows(rows)
-    draft.replace(file)
 
 
 def read_rows(file) -> list[dict]:
@@ -81,7 +61,7 @@ def read_rows(file) -> list[dict]:
 
 # %% ../../nbs/3_experiments/29_table.ipynb #3f395bac
 def mean_spread(values: list, factor: float = 1.0, form: str = ".3f") -> str:
-    "Mean and standard deviation (Eq. 3) of values times a factor; a dash where one is None."
+    "Mean and standard deviation (Eq. 1) of values times a factor; a dash where one is None."
     if None in values:
         return "-"
     numbers = factor * np.array(values, dtype=float)
@@ -151,5 +131,5 @@ def write_table(folder: Path) -> list[dict]:
     if rows:
         write_rows(folder / "results.csv", rows)
     notes = "".join(f"\n- {remark}" for remark in remarks(folder))
-    write_whole(folder / "table.md", f"{result_table(rows)}\n{notes}\n")
+    write_text(folder / "table.md", f"{result_table(rows)}\n{notes}\n")
     return rows

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from g100.algorithms.synthetic import synthetic_test
 from g100.experiments.table import write_rows
-from g100.foundations.layouts import load_data
-from g100.foundations.pictures import ImageSet
 from g100.foundations.detector import Detector
+from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES, image_score
 from g100.foundations.metrics import aupro, auroc
-from g100.algorithms.synthetic import synthetic_test
+from g100.foundations.pictures import ImageSet
 
 RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 
@@ -87,12 +87,11 @@ def command(doc: str, cls: type[Detector], costs: Callable[[], bool], judged: Ca
 
 
 def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
-             data: str = "elpv:poly", judging: tuple[str, ...] = (), more: Callable | None = None) -> None:  # fmt: skip
+             data: str = "elpv:poly", more: Callable | None = None) -> None:  # fmt: skip
     """Train each setting (what, its value, parameters) for `epochs`; one row each in nbs/results/ablation-NAME.csv.
 
-    A row that is there already is kept: delete the file to begin anew. Settings of nothing but `judging` parameters train
-    nothing more: the default's detector judges by them. Times are the processor's: a busy machine does not lengthen them.
-    `more(detector, test pictures)` gives further columns.
+    A row that is there already is kept: delete the file to begin anew. Times are the processor's: a busy machine does not
+    lengthen them. `more(detector, test pictures)` gives further columns.
     """
     file = RESULTS / f"ablation-{name}.csv"
     rows = list(csv.DictReader(file.open())) if file.exists() else []
@@ -103,17 +102,12 @@ def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict
             continue
         dataset = load_data(data, seed)
         synthetic = synthetic_test(dataset.test[np.flatnonzero(dataset.test.labels == 0)[:48]])
-        trained = {}
         for what, setting, parameters in todo:
-            taught = {"epochs": epochs} | {key: value for key, value in parameters.items() if key not in judging}
-            key = repr(sorted(taught.items()))
-            if key not in trained:
-                start = time.process_time()
-                trained = {key: (cls(seed=seed, **taught).fit(dataset.train), time.process_time() - start)}
-            detector, seconds = trained[key]
-            detector.set_params(**{**cls().get_params(), "seed": seed, **taught, **parameters})
+            start = time.process_time()
+            detector = cls(seed=seed, **{"epochs": epochs} | parameters).fit(dataset.train)
+            seconds = round(time.process_time() - start, 1)
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
-            same["train_seconds"] = round(seconds, 1)
+            same["train_seconds"] = seconds
             rows.append(same | measured(detector, dataset.test, synthetic) | (more(detector, dataset.test) if more else {}))
             write_rows(file, rows)
             print(rows[-1], flush=True)

@@ -2,7 +2,7 @@
 
     g100 benchmark --algorithms riad,kdad --data elpv:mono --seeds 0,1,2 --out FOLDER
     python -m tests.benchmarks.table FOLDER [FOLDER ...]     take the rows of benchmarks (or of single `g100 run`s)
-    python -m tests.notebooks refresh nbs/index.ipynb nbs/3_experiments/35_overview.ipynb
+    python -m tests.notebooks refresh nbs/index.ipynb nbs/00_overview.ipynb
 
 A new row takes the place of the old one of the same algorithm, data set, backbone and seed. What was computed with other
 parameters, or on other pictures, never stays beside it in one line of a table: such old rows are dropped, and named.
@@ -19,7 +19,8 @@ from tests.benchmarks import common
 
 RESULTS = common.RESULTS / "results.csv"
 LINE = ("dataset", "category", "algorithm", "backbone")
-FREE = {"seed", "verbose", "device", "batch_size", "cache_gigabytes", "checkpoint", "resume"}  # they change no result
+FREE = {"seed", "batch_size", "cache_gigabytes"}  # they change no result
+FREE |= {"verbose", "device", "checkpoint", "resume"}  # nor do these, which older rows have
 
 
 def found(folder: Path) -> list[dict]:
