@@ -26,7 +26,8 @@ CASES = {
     "semi-ort-half": ("SemiOrthogonal", {"image_size": 64, "k": 30, "storage": "half", "upsampling": "nearest"}),
     "semi-ort-tiled": ("SemiOrthogonal", {"image_size": 64, "k": 20, "tile": 200}),
     "riad": ("RIAD", {"image_size": 64, **TRAINED}),
-    "riad-max": ("RIAD", {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "image_score": "max", "flip": "hv", **TRAINED}),
+    "riad-max": ("RIAD", {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "image_score": "max", "flip": "hv",
+                          **TRAINED}),
     "favae": ("FAVAE", {"image_size": 64, **TRAINED}),
     "favae-raw": ("FAVAE", {"image_size": 64, "standardise": False, "normalise": False, "validation": 0.0, **TRAINED}),
     "kdad": ("KDAD", {"image_size": 64, **TRAINED}),
@@ -53,7 +54,8 @@ def said(detector, pictures) -> dict[str, np.ndarray]:
     verdicts = detector.inspect(pictures)
     maps = np.concatenate([np.asarray(m, dtype=np.float32).ravel() for m in verdicts.map])
     thresholds = np.array([detector.threshold_, detector.pixel_threshold_, *detector.color_range_])
-    return {"score": verdicts.score, "map": maps, "thresholds": thresholds, "calibration": np.sort(detector.calibration_scores_)}
+    calibration = np.sort(detector.calibration_scores_)
+    return {"score": verdicts.score, "map": maps, "thresholds": thresholds, "calibration": calibration}
 
 
 def case(name: str, seed: int) -> dict[str, np.ndarray]:

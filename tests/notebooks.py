@@ -27,7 +27,7 @@ SKIPPED = re.compile(r"^#\|\s*(eval:\s*false|slow|notest)\b", re.MULTILINE)
 
 
 def chapters() -> list[Path]:
-    "The notebooks of the book, in reading order, which is that of their numbers; the templates of `nbs/reports` are not among them."
+    "The notebooks of the book as they are read, in the order of their numbers, without the templates of `nbs/reports`."
     found = (p for p in NBS.rglob("*.ipynb") if not {"reports", ".ipynb_checkpoints"} & set(p.relative_to(NBS).parts))
     return sorted(found, key=lambda p: (p.stem != "index", p.name))
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from g100.foundations.calibration import conformal_threshold, guaranteed_fpr, min_max, normals_needed
 from g100.foundations.errors import G100Error
 from g100.foundations.metrics import auroc
-from g100.foundations.calibration import conformal_threshold, guaranteed_fpr, min_max, normals_needed
 
 property_test = settings(deadline=None, max_examples=50)
 percents = st.integers(1, 99)

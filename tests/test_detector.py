@@ -13,10 +13,10 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from g100.foundations.pictures import as_image_set
 from g100.foundations.detector import Detector, Judge, Scoring, generator, load, pick_device, split
 from g100.foundations.errors import G100Error
 from g100.foundations.maps import tile_starts
+from g100.foundations.pictures import as_image_set
 from g100.foundations.store import write_model
 from g100.foundations.views import View
 from tests.toys import Mean, MeanPicture, line_of, pictures, spotted
@@ -246,7 +246,8 @@ def broken(tmp_path, fitted, how):
         tensors.write_bytes((other / "model.safetensors").read_bytes())
     else:  # what only a foreign writer can have made, with every hash right
         read, state = json.loads(text), fitted.fitted_.tensors()
-        read.update({"other algorithm": {"algorithm": "mean-pictur"}, "other parameters": {"parameters": {"colour": 1}}}.get(how, {}))
+        wrong = {"other algorithm": {"algorithm": "mean-pictur"}, "other parameters": {"parameters": {"colour": 1}}}
+        read.update(wrong.get(how, {}))
         if how == "a weight that is nan":
             state["model.mean"][0, 0, 0] = float("nan")
         if how == "no scores":
@@ -297,11 +298,14 @@ def test_run_options_are_no_part_of_the_model(fitted, tmp_path):
 
 def judged(detector):
     verdicts = detector.inspect(np.concatenate([pictures(5, seed=9), spotted(5)[0]]))
-    return verdicts.score.tolist(), verdicts.mask.tolist(), verdicts.is_anomalous.tolist(), detector.threshold_, detector.counts_
+    said = verdicts.score, verdicts.mask, verdicts.is_anomalous
+    return [a.tolist() for a in said], detector.threshold_, detector.counts_
 
 
 @pytest.mark.filterwarnings("ignore:.*at fit and is.*")
-@pytest.mark.parametrize("changed", [{"image_score": "mean", "sigma": 0}, {"target_fpr": 0.5}, {"opening": 9}, {"image_size": 16}])
+@pytest.mark.parametrize("changed", [
+    {"image_score": "mean", "sigma": 0}, {"target_fpr": 0.5}, {"opening": 9}, {"image_size": 16},
+])  # fmt: skip
 def test_a_parameter_set_after_the_fit_moves_no_verdict(changed, tmp_path):
     detector = MeanPicture(**SETTINGS).fit(pictures(60))
     before = judged(detector)

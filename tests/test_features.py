@@ -163,7 +163,8 @@ def test_weights_that_are_no_weights():
 
 def test_offline_is_one_line_and_soon(tmp_path):
     "In a process of its own, with an empty cache, for the hub reads its environment once."
-    code = ("import time; from g100.foundations.features import Backbone; from g100.foundations.errors import G100Error; t = time.time()\n"
+    code = ("import time; from g100.foundations.errors import G100Error\n"
+            "from g100.foundations.features import Backbone; t = time.time()\n"
             "try: Backbone('resnet18', (2, 3), 'pretrained')\n"
             "except G100Error as e: print(time.time() - t, e)")  # fmt: skip
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}

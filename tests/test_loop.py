@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from g100.foundations.pictures import as_image_set
-from g100.foundations.views import View
+from g100.foundations.checkpoint import read_checkpoint
 from g100.foundations.detector import ALGORITHMS, generator, load
 from g100.foundations.errors import G100Error
-from g100.foundations.checkpoint import read_checkpoint
 from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, train
+from g100.foundations.pictures import as_image_set
 from g100.foundations.recipe import SCHEDULES, Pictures, Recipe, flips
 from g100.foundations.store import write_tensors
+from g100.foundations.views import View
 from tests.toys import line_of, pictures, spotted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")

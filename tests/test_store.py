@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from g100.foundations.store import (
-    digest, fresh_folder, locked, read_card, read_model, read_tensors, replaced, write_model, write_tensors, write_text,
+    digest,
+    fresh_folder,
+    locked,
+    read_card,
+    read_model,
+    read_tensors,
+    replaced,
+    write_model,
+    write_tensors,
+    write_text,
 )
 from tests.toys import line_of
 
@@ -170,7 +179,8 @@ def test_no_damage_goes_unnoticed(tmp_path_factory, where, what, how):
     write_tensors(file, TENSORS, {"epoch": 3})
     good = bytearray(file.read_bytes())
     where %= len(good)
-    bad = {"flip": good[:where] + bytes([good[where] ^ what]) + good[where + 1 :], "cut": good[:where], "grow": good + b"x"}[how]
+    flipped = good[:where] + bytes([good[where] ^ what]) + good[where + 1 :]
+    bad = {"flip": flipped, "cut": good[:where], "grow": good + b"x"}[how]
     file.write_bytes(bytes(bad))
     try:
         tensors, card = read_tensors(file, "checkpoint", "delete it")

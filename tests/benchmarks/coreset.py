@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from g100.foundations.features import Backbone
 from g100.algorithms.coreset import k_center_greedy, project
+from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
 from g100.foundations.views import View, batches
 

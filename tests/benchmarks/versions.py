@@ -55,7 +55,8 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--only", choices=KINDS)
     told = words.parse_args()
-    print(f"{'':10s} {'fit, s':>18s} {'ratio':>6s} {'judging, ms':>18s} {'ratio':>6s}   (other -> here, least of the rounds; ratio: median)")
+    print("other -> here, the least of the rounds; ratios are medians of pairs")
+    print(f"{'':10s} {'fit, s':>18s} {'ratio':>6s} {'judging, ms':>18s} {'ratio':>6s}")
     for name, (kind, parameters) in KINDS.items():
         if told.only in (None, name):
             pairs = [(once(told.other.resolve(), kind, parameters), once(HERE, kind, parameters)) for _ in range(told.rounds)]
