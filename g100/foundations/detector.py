@@ -312,7 +312,7 @@ class Lessons:
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #23b4c976
 MOVED = {
-    "device": "it is told to fit(X, device=...) and load(directory, device=...)",
+    "device": "it is told to fit(X, device=...) and load(directory, device=...), or by --device",
     "verbose": "it is told to fit(X, verbose=...) and inspect(X, verbose=...)",
     "checkpoint": "it is told to fit(X, checkpoint=...)",
     "resume": "it is told to fit(X, resume=...)",
