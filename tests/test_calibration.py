@@ -1,4 +1,4 @@
-"""g100.thresholds against exact integer arithmetic, the Beta distribution and Monte Carlo coverage."""
+"""Thresholds against exact integer arithmetic, the Beta distribution and Monte Carlo coverage."""
 
 import math
 
