@@ -150,7 +150,7 @@ def test_abnormal_pictures_do_not_teach():
     images = as_image_set(pictures(30))
     with pytest.raises(G100Error, match="1 of 30"):
         MeanPicture(**SETTINGS).fit(images, y=np.eye(30, dtype=int)[3])
-    with pytest.raises(G100Error, match="29 labels for 30"):
+    with pytest.raises(G100Error, match=r"y has shape \(29,\) for 30 pictures"):
         MeanPicture(**SETTINGS).fit(images, y=np.zeros(29))
     with pytest.raises(G100Error, match="at least 2"):
         MeanPicture(**SETTINGS).fit(images[:1])
