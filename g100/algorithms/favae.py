@@ -242,6 +242,10 @@ class FAVAE(TrainedDetector):
     """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
 
     After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended; `score_range_`.
+
+    Example
+    -------
+    >>> detector = FAVAE(z=64, epochs=40).fit("good/")
     """
 
     image_size: Size = param(128, "size of the network's input in pixels, multiples of 16")

@@ -294,6 +294,10 @@ class FCDD(TrainedDetector):
 
     After `fit`: `field_`, the receptive fields along rows and columns; `history_`, one row a pass; `examples_` and
     `example_masks_`, a few of the spoilt pictures; `counts_` says how many labelled abnormal pictures there were.
+
+    Example
+    -------
+    >>> detector = FCDD(kind="mixed").fit("good/")
     """
 
     image_size: Size = param(160, "size of the network's input in pixels, multiples of the coarsest level's stride")

@@ -313,6 +313,10 @@ class KDAD(TrainedDetector):
     """Where a small network that saw only good pictures disagrees with a large one (Salehi et al., CVPR 2021).
 
     After `fit`: `teacher_`, the source; `cloner_`; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = KDAD(method="guided", epochs=30).fit("good/")
     """
 
     image_size: Size = param(128)

@@ -148,6 +148,10 @@ class RIAD(TrainedDetector):
     """What can be painted from its surroundings is good (Zavrtanik et al., Pattern Recognition 112, 2021).
 
     After `fit`: `unet_`; `hidden_`, the masks; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = RIAD(image_size=128, epochs=60).fit("good/")
     """
 
     image_size: Size = param(96)

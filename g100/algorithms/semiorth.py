@@ -292,6 +292,10 @@ class SemiOrthogonal(Detector):
 
     After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures (or
     crops) that taught; `aspect_`, the smallest and the largest width / height among them.
+
+    Example
+    -------
+    >>> detector = SemiOrthogonal(k=150).fit("good/")
     """
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")

@@ -462,18 +462,20 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #3827b9e9
+# %% ../../nbs/1_foundations/08_detector.ipynb #d2c21b95
 def check_restorable(detector: "Detector") -> None:
     "G100Error where `load` could not make this detector again from what `save` would write."
     kind, name = type(detector), name_of(type(detector))
     if name not in algorithms() and ("<locals>" in name or name.startswith("__main__:")):
         raise G100Error(f"{kind.__name__}: load could not find this class again; define it at the top of a module, or give "
                         'it a name by @register("...")')  # fmt: skip
-    text = canonical(detector.fitted_.parameters)
-    again = kind(**thawed(json.loads(text)))
+    try:
+        canonical(detector.fitted_.card())
+        again = kind(**thawed(json.loads(canonical(detector.fitted_.parameters))))
+    except (TypeError, ValueError) as error:
+        raise G100Error(f"{kind.__name__}: a parameter or a note is not what JSON gives back ({error}); use numbers, texts, "
+                        "and tuples of them") from None  # fmt: skip
     again.check()
-    if canonical(again.get_params()) != text:
-        raise G100Error(f"{kind.__name__}: its parameters are not what JSON gives back; use numbers, texts, and tuples of them")
     with torch.device("meta"):
         built = again.build(detector.fitted_.scoring.view.shape).state_dict()
     if odd := sorted(built.keys() ^ detector.fitted_.model.state_dict().keys()):

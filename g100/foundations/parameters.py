@@ -118,7 +118,8 @@ def declared(cls: type) -> type:
     told = inspect.cleandoc(vars(cls).get("__doc__") or "")
     cls.__doc__ = told or cls.__name__  # or dataclass would write the signature there
     dataclass(eq=False, repr=False, kw_only=True)(cls)
-    cls.__doc__ = f"{cls.__doc__}\n\n{described(cls)}\n"
+    said, heading, example = cls.__doc__.partition("\n\nExample\n")
+    cls.__doc__ = f"{said}\n\n{described(cls)}{heading}{example}\n"
     cls.__init__.__annotations__ = {name: bare_type(hint) for name, hint in hints_of(cls).items()} | {"return": None}
     return cls
 
