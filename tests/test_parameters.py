@@ -19,6 +19,7 @@ from g100.foundations.errors import G100Error
 from g100.foundations.parameters import (
     Channels,
     Count,
+    Declared,
     Levels,
     NonNegative,
     Odd,
@@ -30,7 +31,6 @@ from g100.foundations.parameters import (
     Size,
     Whole,
     check_values,
-    declared,
     param,
     words,
 )
@@ -41,7 +41,7 @@ WRONG = ("abc", -1, math.nan, math.inf, 1.5, None, [], {}, object(), True, 10**3
 assert len(WRONG) == 12
 
 
-class Holder:
+class Holder(Declared):
     "One parameter of each type."
 
     count: Count = param(1, "c")
@@ -60,8 +60,6 @@ class Holder:
     flag: bool = param(True, "f")
     place: str | Path = param("x", "b")
 
-
-Holder = declared(Holder)
 
 # name: what is right, what is wrong
 VALUES = {
@@ -117,17 +115,17 @@ def test_words():
 
 
 def test_a_class_below_need_not_repeat_the_sentence():
-    class Above:
+    class Above(Declared):
         "A."
 
         rate: Rate = param(0.5, "the share of it")
 
-    class Below(declared(Above)):
+    class Below(Above):
         "B."
 
         rate: Rate = param(0.1)
 
-    assert "rate : a number in (0, 1), default 0.1\n    the share of it" in declared(Below).__doc__
+    assert "rate : a number in (0, 1), default 0.1\n    the share of it" in Below.__doc__
     assert Below().rate == 0.1 and Above().rate == 0.5
 
 
@@ -157,13 +155,13 @@ def test_the_signature_is_plain_and_complete(name):
 def test_no_wrong_value_is_a_traceback(name):
     "Twelve values for every parameter: refused in one line that names it, or the structure of a model can be made with it."
     cls, refusals = algorithm(name), 0
-    shaping = {"backbone", "weights", "levels", "frozen", "width", "depth", "shuffle", "ks", "n", "z", "k", "channels", "image_size"}
+    shaping = {"backbone", "weights", "levels", "frozen", "width", "depth", "shuffle", "ks", "n", "z", "k", "channels"}
     for f in fields(cls):
         for value in WRONG:
             detector = cls(**{f.name: value})
             try:
                 detector.check()
-                if f.name in shaping:
+                if f.name in shaping or f.name == "image_size":
                     with torch.device("meta"):
                         detector.build(detector.scoring().view.shape)
             except G100Error as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -331,7 +331,7 @@ class FCDD(TrainedDetector):
         return replace(super().recipe(), epochs=self.epochs * self.passes)
 
     def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False, checkpoint=None,
-            resume: bool = False):  # fmt: skip
+            resume: bool = False) -> Self:  # fmt: skip
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
 
         X, device, verbose, checkpoint, resume: as every trained detector takes them. y: labels (N,), 0 good and 1 abnormal,

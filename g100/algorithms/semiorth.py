@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -336,7 +336,7 @@ class SemiOrthogonal(Detector):
         lessons.notes["seen"] = take_in(model, scatter, 0, lessons)
         whiten(model, scatter, lessons.notes["seen"], self.epsilon)
 
-    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False) -> Self:
         """Take in more good pictures, (1 - calibration) of them to learn from; all held-out ones set the thresholds.
 
         X, y, verbose: as for `fit`, which this is before the first; device: of a first fit. Parameters must be those of

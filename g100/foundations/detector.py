@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from tqdm import tqdm
 from .calibration import Calibration
 from .errors import G100Error, unknown
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, segment, tile_starts
-from .parameters import Count, NonNegative, Odd, Rate, Side, Size, Whole, check_values, declared, param
+from .parameters import Count, Declared, NonNegative, Odd, Rate, Side, Size, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, image_size, labels_of
 from .store import canonical, read_model, write_model
 from .views import View, batches
@@ -462,7 +462,7 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #d2c21b95
+# %% ../../nbs/1_foundations/08_detector.ipynb #f8bc095a
 def check_restorable(detector: "Detector") -> None:
     "G100Error where `load` could not make this detector again from what `save` would write."
     kind, name = type(detector), name_of(type(detector))
@@ -482,10 +482,20 @@ def check_restorable(detector: "Detector") -> None:
         raise G100Error(f"{kind.__name__}: build() does not make what learn() filled: {odd[0]} is only in one of them; create "
                         "every parameter and buffer in build()")  # fmt: skip
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #c68e0c78
+if TYPE_CHECKING:
+
+    class _Outlier:
+        def fit_predict(self, X: Any, y: Any = None) -> np.ndarray: ...
+
+    class _Estimator:
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **parameters: Any) -> Self: ...
+else:
+    _Outlier, _Estimator = OutlierMixin, BaseEstimator
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #b6309198
-@dataclass_transform(kw_only_default=True, eq_default=False)
-@dataclass(eq=False, repr=False, kw_only=True)
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(Declared, _Outlier, _Estimator):
     "What g100's algorithms have in common: scikit-learn's outlier detector, for pictures, with maps."
 
     image_size: Size = param(224, "size of the network's input in pixels, (height, width) or one number for both")
@@ -503,15 +513,11 @@ class Detector(OutlierMixin, BaseEstimator):
     together: ClassVar[bool] = False  # whether several processes, as `accelerate launch` starts them, can fit it
     own_image_score: ClassVar[str | None] = None  # the name of a score that its model gives by `scored(x)`
 
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
-        declared(cls)
-
     def __new__(cls, *args, **parameters):
         check_names(cls, parameters)
         return super().__new__(cls)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         fitted = vars(self).get("fitted_")
         if fitted is not None and name.endswith("_") and not name.startswith("_"):
             if name[:-1] in fitted.notes:
@@ -521,7 +527,7 @@ class Detector(OutlierMixin, BaseEstimator):
                     return getattr(holder, name[:-1])
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def set_params(self, **parameters):
+    def set_params(self, **parameters) -> Self:
         check_names(type(self), parameters)
         return super().set_params(**parameters)
 
@@ -548,7 +554,7 @@ class Detector(OutlierMixin, BaseEstimator):
         view = View(self.image_size, self.resize)
         return Scoring(view, self.tile, overlap, self.sigma, self.image_score, self.opening)
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False) -> Self:
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
         X: ImageSet, folder, list of paths, uint8 array (N, H, W[, 3]) or float tensor (N, 3, H, W) in [0, 1].
@@ -558,11 +564,11 @@ class Detector(OutlierMixin, BaseEstimator):
         self.check()
         return self._fit(good_only(as_image_set(X), y), Options(pick_device(device), verbose))
 
-    def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None):
+    def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Self:
         self.fitted_ = fitted_on(self, good, options, abnormal)
         return self
 
-    def recalibrate(self, X, y=None, *, verbose: bool = False):
+    def recalibrate(self, X, y=None, *, verbose: bool = False) -> Self:
         "New thresholds, and a new way of reading maps where AFTERWARDS were changed, from good pictures; the model stays."
         self.check()
         self.fitted_ = recalibrated(self, good_only(as_image_set(X), y), verbose)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -319,7 +319,7 @@ class TrainedDetector(Detector):
         super().check()
         self.recipe()
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False) -> Self:
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
         X, y, device, verbose: as every detector takes them. checkpoint: a file, written while training; resume: continue
