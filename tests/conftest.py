@@ -39,7 +39,7 @@ def within(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    "The folder of the sdist, and of the wheel that is built from the sdist. For tests of the xdist group \"package\"."
+    "The folder of the sdist, and of the wheel that is built from the sdist. For tests of the xdist group package."
     copy = tmp_path_factory.mktemp("build") / "g100"
     ignore = shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
     shutil.copytree(Path(__file__).parents[1], copy, ignore=ignore)
