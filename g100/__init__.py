@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 _HOME = {
     "G100Error": "foundations.errors",
     "ImageSet": "foundations.pictures",
+    "as_image_set": "foundations.pictures",
     "load_data": "foundations.layouts",
     "Detector": "foundations.detector",
     "Inspection": "foundations.detector",

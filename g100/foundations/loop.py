@@ -321,15 +321,16 @@ class TrainedDetector(Detector):
         if not 0 <= self.validation < 1:
             raise G100Error(f"validation={self.validation}: wants a share in [0, 1), such as 0.1")
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb", checkpoint=None,
+            resume: bool = False):  # fmt: skip
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X, y, device, verbose: as every detector takes them. checkpoint: a file, written while training; resume: continue
-        from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
+        X, y, device, verbose, channels: as every detector takes them. checkpoint: a file, written while training; resume:
+        continue from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
         """
         self.check()
         options = Options(pick_device(device), verbose, None if checkpoint is None else Path(checkpoint), resume)
-        return self._fit(good_only(as_image_set(X), y), options)
+        return self._fit(good_only(as_image_set(X, channels), y), options)
 
     def learn(self, model: nn.Module, lessons: Lessons) -> None:
         teach, held, how = lessons, None, lessons.options
