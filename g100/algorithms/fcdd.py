@@ -332,16 +332,16 @@ class FCDD(TrainedDetector):
     def recipe(self) -> Recipe:
         return replace(super().recipe(), epochs=self.epochs * self.passes)
 
-    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False, checkpoint=None,
-            resume: bool = False) -> Self:  # fmt: skip
+    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False,
+            channels: str = "rgb", checkpoint=None, resume: bool = False) -> Self:  # fmt: skip
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
 
-        X, device, verbose, checkpoint, resume: as every trained detector takes them. y: labels (N,), 0 good and 1 abnormal,
-        or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is abnormal, bool (H, W), a path, or
-        None where that is not known; None: those of X. Raises G100Error for what cannot be.
+        X, device, verbose, channels (of colours in X), checkpoint, resume: as every trained detector takes them. y: labels
+        (N,), 0 good and 1 abnormal, or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is
+        abnormal, bool (H, W), a path, or None where that is not known; None: those of X. Raises G100Error for what cannot be.
         """
         self.check()
-        good, abnormal = by_label(as_image_set(X), y, masks)
+        good, abnormal = by_label(as_image_set(X, channels), y, masks)
         if len(abnormal) and self.tile is not None:
             raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
                             "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip

@@ -554,35 +554,37 @@ class Detector(Declared, _Outlier, _Estimator):
         view = View(self.image_size, self.resize)
         return Scoring(view, self.tile, overlap, self.sigma, self.image_score, self.opening)
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False) -> Self:
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X: ImageSet, folder, list of paths, uint8 array (N, H, W[, 3]) or float tensor (N, 3, H, W) in [0, 1].
-        y: labels (N,), all 0 (good), or None. device: "auto", "cpu", "cuda", "cuda:1", ...; verbose: progress bars.
+        X: pictures, RGB, in any form that `as_image_set` takes: a folder, a pattern of files, a list of paths, PIL images,
+        arrays or tensors, a stack (N, H, W[, 3]) or (N, 3, H, W), uint8 or float in [0, 1], a Dataset, an ImageSet.
+        y: labels (N,), all 0 (good), or None; labels in a Dataset are not used. device: "auto", "cpu", "cuda", "cuda:1", ...;
+        verbose: progress bars; channels: the order of colours in arrays and tensors, "rgb", or "bgr" for OpenCV's.
         Raises G100Error when a picture is labelled abnormal or cannot be read, or a parameter is out of range.
         """
         self.check()
-        return self._fit(good_only(as_image_set(X), y), Options(pick_device(device), verbose))
+        return self._fit(good_only(as_image_set(X, channels), y), Options(pick_device(device), verbose))
 
     def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Self:
         self.fitted_ = fitted_on(self, good, options, abnormal)
         return self
 
-    def recalibrate(self, X, y=None, *, verbose: bool = False) -> Self:
+    def recalibrate(self, X, y=None, *, verbose: bool = False, channels: str = "rgb") -> Self:
         "New thresholds, and a new way of reading maps where AFTERWARDS were changed, from good pictures; the model stays."
         self.check()
-        self.fitted_ = recalibrated(self, good_only(as_image_set(X), y), verbose)
+        self.fitted_ = recalibrated(self, good_only(as_image_set(X, channels), y), verbose)
         return self
 
-    def inspect_batches(self, X, *, verbose: bool = False) -> Iterator[Inspection]:
+    def inspect_batches(self, X, *, verbose: bool = False, channels: str = "rgb") -> Iterator[Inspection]:
         "Inspections of `batch_size` pictures at a time, in order: memory does not grow with their number."
         check_is_fitted(self, "fitted_")
         warn_of_changes(self)
-        yield from self.fitted_.inspect_batches(as_image_set(X), self.batch_size, verbose)
+        yield from self.fitted_.inspect_batches(as_image_set(X, channels), self.batch_size, verbose)
 
-    def inspect(self, X, *, verbose: bool = False) -> Inspection:
-        "Judge pictures (as `fit` takes them): score, map, mask and verdict of each."
-        return Inspection.join(list(self.inspect_batches(X, verbose=verbose)))
+    def inspect(self, X, *, verbose: bool = False, channels: str = "rgb") -> Inspection:
+        "Judge pictures (as `fit` takes them; one frame is one picture): score, map, mask and verdict of each."
+        return Inspection.join(list(self.inspect_batches(X, verbose=verbose, channels=channels)))
 
     def explain(self, X):
         "A matplotlib Figure of how one picture (X, an ImageSet of one) was judged; None where there is none to draw."

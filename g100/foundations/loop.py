@@ -325,15 +325,16 @@ class TrainedDetector(Detector):
         super().check()
         self.recipe()
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False) -> Self:
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb", checkpoint=None,
+            resume: bool = False) -> Self:  # fmt: skip
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X, y, device, verbose: as every detector takes them. checkpoint: a file, written while training; resume: continue
-        from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
+        X, y, device, verbose, channels: as every detector takes them. checkpoint: a file, written while training; resume:
+        continue from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
         """
         self.check()
         options = Options(pick_device(device), verbose, None if checkpoint is None else Path(checkpoint), resume)
-        return self._fit(good_only(as_image_set(X), y), options)
+        return self._fit(good_only(as_image_set(X, channels), y), options)
 
     def _fit(self, good, options: Options, abnormal=None):
         needs("accelerate", extra="train")
