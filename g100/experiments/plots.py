@@ -50,9 +50,13 @@ def plot_scale(color_range: tuple[float, float]) -> Figure:
 # %% ../../nbs/3_experiments/21_plots.ipynb #37079519
 def heat(image: np.ndarray, map: np.ndarray, color_range: tuple[float, float]) -> np.ndarray:
     "The picture (H, W, 3) uint8 with its map (H, W) painted over it, uint8."
-    color = HEAT(np.nan_to_num(relative(map, color_range), nan=0.0))
-    opacity = color[..., 3:]
-    return ((1 - opacity) * image + opacity * 255 * color[..., :3]).round().astype(np.uint8)
+    painted, step = np.empty(image.shape, np.uint8), max(1, 2**18 // image.shape[1])
+    for top in range(0, len(image), step):  # some rows at a time: colours as floats take 32 bytes a pixel
+        rows = slice(top, top + step)
+        color = HEAT(np.nan_to_num(relative(map[rows], color_range), nan=0.0))
+        opacity = color[..., 3:]
+        painted[rows] = ((1 - opacity) * image[rows] + opacity * 255 * color[..., :3]).round()
+    return painted
 
 
 def draw_outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
