@@ -131,6 +131,9 @@ def f1_at(y, s, threshold: float) -> float | None:
     ranks = _ranks_of(y, s)
     return None if ranks is None else _f1_at(ranks, threshold)
 
+# %% ../../nbs/1_foundations/06_metrics.ipynb #bc640fa1
+EIGHT = np.ones((3, 3))  # pixels touch at a side or a corner
+
 # %% ../../nbs/1_foundations/06_metrics.ipynb #75d9f77a
 def _bool_mask(i: int, mask) -> np.ndarray:
     "The mask of picture i as bool (H, W); G100Error names the picture."
@@ -154,9 +157,6 @@ def _finite_map(i: int, a, shape: tuple[int, ...]) -> np.ndarray:
     return a
 
 # %% ../../nbs/1_foundations/06_metrics.ipynb #2159633a
-EIGHT = np.ones((3, 3))  # pixels touch at a side or a corner
-
-
 def _regions(masks: Sequence) -> list[np.ndarray]:
     "The regions of each of N masks (H, W), numbered from 1, int32."
     numbered = []
@@ -165,7 +165,7 @@ def _regions(masks: Sequence) -> list[np.ndarray]:
         numbered.append(ndimage.label(mask, EIGHT)[0] if mask.ndim == 2 and mask.any() else mask.astype(np.int32))
     return numbered
 
-# %% ../../nbs/1_foundations/06_metrics.ipynb #465f068e
+# %% ../../nbs/1_foundations/06_metrics.ipynb #3fd9c26c
 class _Pixels(NamedTuple):
     "The pixels of N pictures by what their masks say of them."
 
@@ -291,10 +291,10 @@ def pixel_scores(regions: Sequence[np.ndarray], maps: Sequence, threshold: float
     mean = None if each is None else float(np.nanmean(each))
     return dict(zip(PIXEL_SCORES, (*scores, _f1_at(ranks, threshold), mean), strict=True)) | {"pictures": each}
 
-# %% ../../nbs/1_foundations/06_metrics.ipynb #746923a3
+# %% ../../nbs/1_foundations/06_metrics.ipynb #750af26d
 def regions_at(mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """The regions of a bool mask (H, W), numbered from 1, as int32 at another `size` (h, w), 0 where it is normal; and their
-    number in the mask, of which hardly any is missing at the other size: only where two that lie under no centre share a cell."""
+    """The regions of a bool mask (H, W), numbered from 1, as int32 at another `size` (h, w), 0 where it is normal; and how many
+    there are in the mask. One is missing at the other size only where another one under no centre has taken its cell."""
     label, n = ndimage.label(mask, EIGHT)
     found = label[np.ix_(*(nearest(new, old) for new, old in zip(size, mask.shape, strict=True)))]
     gone = np.setdiff1d(np.arange(1, n + 1), found)
