@@ -41,10 +41,12 @@ from ..foundations.store import write_text
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
-    "The detector of that name with these parameters, from its default or its published recipe; G100Error if unknown."
+    "The detector of that name with these parameters, from its defaults or its published recipe; G100Error if that cannot be."
     cls = algorithm(name)
     parameters = {key: tuple(value) if isinstance(value, list) else value for key, value in (parameters or {}).items()}
-    return cls.paper(**parameters) if paper else cls(**parameters)
+    detector = cls.paper(**parameters) if paper else cls(**parameters)
+    detector.check()
+    return detector
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #9cb6b503
 def image_metrics(labels: np.ndarray, verdicts: Inspection, threshold: float) -> dict:

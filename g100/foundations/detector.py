@@ -5,19 +5,24 @@
 # %% auto #0
 __all__ = ['PURPOSES', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'Inspection', 'stacked', 'split', 'good_only', 'generator',
            'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'judged_in_crops', 'finite', 'judged',
-           'calibrated', 'Fitted', 'Lessons', 'check_names', 'check_common', 'changes', 'warn_of_changes', 'algorithm',
-           'name_of', 'fitted_on', 'recalibrated', 'Detector', 'filled', 'restored', 'load']
+           'calibrated', 'Fitted', 'Lessons', 'check_names', 'check_common', 'changes', 'warn_of_changes', 'register',
+           'place_of', 'algorithms', 'class_at', 'algorithm', 'name_of', 'fitted_on', 'recalibrated',
+           'check_restorable', 'Detector', 'thawed', 'filled', 'kind_of', 'restored', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
+import json
 import os
+import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 import numpy as np
 import torch
@@ -29,8 +34,9 @@ from tqdm import tqdm
 from .calibration import Calibration
 from .errors import G100Error, unknown
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, segment, tile_starts
+from .parameters import Count, NonNegative, Odd, Rate, Side, Size, Whole, check_values, declared, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, image_size, labels_of
-from .store import read_model, write_model
+from .store import canonical, read_model, write_model
 from .views import View, batches
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #63999dee
@@ -332,19 +338,13 @@ def check_names(cls: type, given) -> None:
 def check_common(detector: "Detector") -> None:
     "What every detector refuses before any work begins."
     kind, processes = type(detector), int(os.environ.get("WORLD_SIZE", 1))
+    check_values(detector)
     if not kind.together and processes > 1:
         raise G100Error(f"{kind.__name__} is not trained in steps, and {processes} processes would each do all of it; "
                         "start it in one, without a launcher")  # fmt: skip
     own = [kind.own_image_score] if kind.own_image_score else []
     if detector.image_score not in (known := [*IMAGE_SCORES, *own]):
         raise unknown("image_score", detector.image_score, known)
-    for name, least in (("batch_size", 1), ("opening", 1), ("sigma", 0)):
-        if not getattr(detector, name) >= least:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants at least {least}")
-    if detector.opening % 2 == 0:
-        raise G100Error(f"opening={detector.opening}: wants an odd number of pixels, 1 for none")
-    if not 0 < detector.target_fpr < 1:
-        raise G100Error(f"target_fpr={detector.target_fpr}: wants a rate strictly between 0 and 1, such as 0.05")
     if detector.tile is not None:
         tile_starts(detector.tile, detector.tile, detector.scoring().overlap)
         if detector.resize is not None:
@@ -368,7 +368,7 @@ def warn_of_changes(detector: "Detector") -> None:
         warnings.warn(f"{what}: verdicts are those of the fit; {way} to go by the new value", stacklevel=4)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #ce610cc0
-ALGORITHMS = {
+ALGORITHMS = {  # name -> module:Class
     "riad": "g100.algorithms.riad:RIAD",
     "favae": "g100.algorithms.favae:FAVAE",
     "kdad": "g100.algorithms.kdad:KDAD",
@@ -378,18 +378,60 @@ ALGORITHMS = {
 }
 
 
+def register(name: str) -> Callable[[type], type]:
+    "A decorator that lists a detector class under a name of its own. Raises G100Error for a name that another class has."
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise G100Error(f"register({name!r}): wants small letters, digits, and . _ - between them, such as 'mean-picture'")
+
+    def registered(cls: type) -> type:
+        place = place_of(cls)
+        if "<locals>" in place:
+            raise G100Error(f"register({name!r}): {cls.__name__} stands inside a function, where nothing finds it again")
+        if algorithms().get(name, place) != place:
+            raise G100Error(f"register({name!r}): the name belongs to {algorithms()[name]}; choose another for {place}")
+        ALGORITHMS[name] = place
+        return cls
+
+    return registered
+
+
+def place_of(cls: type) -> str:
+    "Where a class is found: module:Class."
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def algorithms() -> dict[str, str]:
+    "All names that are known, and where their classes are: the six, what was registered, what installed packages bring."
+    brought = {point.name: point.value for point in entry_points(group="g100.algorithms")}
+    return ALGORITHMS | {name: place for name, place in brought.items() if name not in ALGORITHMS}
+
+
+def class_at(place: str) -> type["Detector"]:
+    "The detector class at module:Class, which is imported. Raises G100Error if there is none."
+    module, _, path = place.partition(":")
+    try:
+        cls = reduce(getattr, path.split("."), importlib.import_module(module))
+    except Exception as error:  # of whatever kind: it is foreign code
+        here = Path(f"{module}.py").exists() and getattr(error, "name", None) == module
+        why = "it lies in this folder, which Python does not search: say PYTHONPATH=. before the command" if here else \
+            f"{type(error).__name__}: {' '.join(str(error).split())}"  # fmt: skip
+        raise G100Error(f"algorithm {place!r}: {why}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Detector)):
+        raise G100Error(f"algorithm {place!r}: is no detector; it must inherit from g100.Detector")
+    return cls
+
+
 def algorithm(name: str) -> type["Detector"]:
-    "The detector class of that name (as `g100 list` shows them)."
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS)
-    module, _, cls = ALGORITHMS[name].partition(":")
-    return getattr(importlib.import_module(module), cls)
+    "The detector class of that name (as `g100 list` shows them), or at that place, module:Class."
+    place = algorithms().get(name, name)
+    if ":" not in place:
+        raise unknown("algorithm", name, algorithms())
+    return class_at(place)
 
 
 def name_of(cls: type) -> str:
-    "The name under which a detector class is listed."
-    target = f"{cls.__module__}:{cls.__name__}"
-    return next((name for name, listed in ALGORITHMS.items() if listed == target), target)
+    "The name under which a detector class is listed; where it is found, if it is not."
+    return next((name for name, place in algorithms().items() if place == place_of(cls)), place_of(cls))
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #40bf4e11
 def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Fitted:
@@ -420,25 +462,48 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #3827b9e9
+def check_restorable(detector: "Detector") -> None:
+    "G100Error where `load` could not make this detector again from what `save` would write."
+    kind, name = type(detector), name_of(type(detector))
+    if name not in algorithms() and ("<locals>" in name or name.startswith("__main__:")):
+        raise G100Error(f"{kind.__name__}: load could not find this class again; define it at the top of a module, or give "
+                        'it a name by @register("...")')  # fmt: skip
+    text = canonical(detector.fitted_.parameters)
+    again = kind(**thawed(json.loads(text)))
+    again.check()
+    if canonical(again.get_params()) != text:
+        raise G100Error(f"{kind.__name__}: its parameters are not what JSON gives back; use numbers, texts, and tuples of them")
+    with torch.device("meta"):
+        built = again.build(detector.fitted_.scoring.view.shape).state_dict()
+    if odd := sorted(built.keys() ^ detector.fitted_.model.state_dict().keys()):
+        raise G100Error(f"{kind.__name__}: build() does not make what learn() filled: {odd[0]} is only in one of them; create "
+                        "every parameter and buffer in build()")  # fmt: skip
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #b6309198
+@dataclass_transform(kw_only_default=True, eq_default=False)
 @dataclass(eq=False, repr=False, kw_only=True)
 class Detector(OutlierMixin, BaseEstimator):
     "What g100's algorithms have in common: scikit-learn's outlier detector, for pictures, with maps."
 
-    image_size: int | tuple[int, int] = 224  # the network's input, (height, width) or one number, in pixels
-    resize: int | None = None  # first bring the shorter side to this, then crop the centre; None: resize straight
-    tile: int | None = None  # learn and judge crops of so many pixels of the picture a side; None: the whole picture
-    overlap: int | None = None  # pixels that neighbouring crops share at least; None: a quarter of the tile
-    sigma: float = 4.0  # of the Gaussian that smooths the map, in pixels of the network's input
-    image_score: str = "max"  # how a map becomes a score: "max", "top_percent", "mean"
-    calibration: float = 0.2  # share of the good pictures set aside to set the thresholds
-    target_fpr: float = 0.05  # the share of good pictures that may be called abnormal
-    opening: int = 3  # diameter of the disk of the morphological opening of masks, in pixels, odd; 1: none
-    batch_size: int = 16  # pictures that are judged at a time
-    seed: int = 0  # of every random choice
+    image_size: Size = param(224, "size of the network's input in pixels, (height, width) or one number for both")
+    resize: Side | None = param(None, "side in pixels to bring the shorter side to before the centre is cropped; None: no crop")
+    tile: Side | None = param(None, "side in pixels of the crops that are learnt and judged; None: the whole picture")
+    overlap: Whole | None = param(None, "pixels that neighbouring crops share at least; None: a quarter of the tile")
+    sigma: NonNegative = param(4.0, "standard deviation of the Gaussian that smooths the map, in pixels of the network's input")
+    image_score: str = param("max", "how a map becomes a score: 'max', 'top_percent' or 'mean'")
+    calibration: Rate = param(0.2, "share of the good pictures set aside to set the thresholds")
+    target_fpr: Rate = param(0.05, "false-positive rate: the share of good pictures that may be called abnormal")
+    opening: Odd = param(3, "diameter in pixels of the disk of the morphological opening of masks; 1: none")
+    batch_size: Count = param(16, "pictures that are judged at a time")
+    seed: Whole = param(0, "seed of every random choice")
 
     together: ClassVar[bool] = False  # whether several processes, as `accelerate launch` starts them, can fit it
     own_image_score: ClassVar[str | None] = None  # the name of a score that its model gives by `scored(x)`
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        declared(cls)
 
     def __new__(cls, *args, **parameters):
         check_names(cls, parameters)
@@ -465,6 +530,11 @@ class Detector(OutlierMixin, BaseEstimator):
     def learn(self, model: nn.Module, lessons: Lessons) -> None:
         "Fill the module. To be written by each algorithm."
         raise NotImplementedError
+
+    @classmethod
+    def paper(cls, **parameters) -> "Detector":
+        "The published recipe, with these parameters instead of its own. Raises G100Error where none is known."
+        raise G100Error(f"{cls.__name__}: no published recipe is known; leave --paper out")
 
     def check(self) -> None:
         "G100Error for parameters that make no sense. An algorithm with checks of its own extends it."
@@ -531,12 +601,19 @@ class Detector(OutlierMixin, BaseEstimator):
         return self.fitted_.scoring.frame(size)
 
     def save(self, directory, force: bool = False) -> Path:
-        "Write the model folder; an existing one is replaced only with `force`."
+        """Write the model folder; an existing one is replaced only with `force`. Raises G100Error, and writes nothing, for what
+        `load` could not restore."""
         check_is_fitted(self, "fitted_")
+        check_restorable(self)
         card = {"algorithm": name_of(type(self))} | self.fitted_.card()
         return write_model(directory, card, self.fitted_.tensors(), force)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #86204120
+def thawed(parameters: dict) -> dict:
+    "Parameters as a detector takes them, from a card: JSON has no tuples."
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+
+
 def filled(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
     "A module that was built on the meta device, with these tensors in it, on the CPU."
     model = model.to_empty(device="cpu")
@@ -546,6 +623,18 @@ def filled(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
             setattr(model.get_submodule(owner), last, torch.empty(state[name].shape, dtype=buffer.dtype))
     model.load_state_dict(state)
     return model.eval()
+
+
+def kind_of(card: dict, told: str | type | None, directory) -> type[Detector]:
+    "The class of a saved model: the one `told`, else the one that its card names, if no module need be imported for it."
+    if told is not None:
+        return class_at(place_of(told)) if isinstance(told, type) else algorithm(told)
+    name = str(card.get("algorithm"))
+    if name in algorithms() or name.partition(":")[0] in sys.modules:
+        return algorithm(name)
+    place = name if ":" in name else "module:Class"
+    raise G100Error(f"{directory}: its algorithm {name!r} is not known here; if you trust it, import the module that defines "
+                    f"it, or say algorithm={place!r} (--algorithm {place})")  # fmt: skip
 
 
 def restored(detector: "Detector", fitted: dict, tensors: dict[str, torch.Tensor], device: torch.device) -> Fitted:
@@ -560,12 +649,16 @@ def restored(detector: "Detector", fitted: dict, tensors: dict[str, torch.Tensor
     return Fitted(judge, calibration, device, fitted["counts"], detector.get_params(), fitted["notes"])
 
 
-def load(directory, device: str = "auto") -> Detector:
-    "The detector that `save` wrote to that folder, on the device asked for. Raises G100Error for anything else."
+def load(directory, device: str = "auto", algorithm: str | type | None = None) -> Detector:
+    """The detector that `save` wrote to that folder, on the device asked for.
+
+    algorithm: a class, or its place module:Class, for a model of an algorithm that is neither g100's nor registered. Raises
+    G100Error for anything that is no such model.
+    """
     card, tensors = read_model(directory)
+    kind = kind_of(card, algorithm, directory)
     try:
-        parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in card["parameters"].items()}
-        detector = algorithm(card["algorithm"])(**parameters)
+        detector = kind(**thawed(card["parameters"]))
         detector.check()
         detector.fitted_ = restored(detector, card["fitted"], tensors, pick_device(device))
     except (G100Error, KeyError, TypeError, RuntimeError, AttributeError) as error:
