@@ -270,7 +270,7 @@ def aupimo(masks: Sequence, maps: Sequence, limits: tuple[float, float] = (1e-5,
     return _aupimo(_split(_regions(masks), maps), good, limits)
 
 # %% ../../nbs/1_foundations/06_metrics.ipynb #7a3ea9d4
-PIXEL_SCORES = ("pixel_auroc", "pixel_aupr", "aupro", "aupro_05", "pixel_f1_max", "seg_f1", "aupimo")
+PIXEL_SCORES = ("pixel_auroc", "pixel_aupr", "aupro", "pixel_f1_max", "seg_f1", "aupro_05", "aupimo")
 
 
 def pixel_scores(regions: Sequence[np.ndarray], maps: Sequence, threshold: float, good: np.ndarray) -> dict:
@@ -287,9 +287,9 @@ def pixel_scores(regions: Sequence[np.ndarray], maps: Sequence, threshold: float
     if ranks is None:
         return dict.fromkeys(PIXEL_SCORES) | {"pictures": None}
     curve, each = _pro_curve(ranks, pixels.share), _aupimo(pixels, good, (1e-5, 1e-4)) if np.any(good) else None
-    scores = (_auroc(ranks), _average_precision(ranks), _area(*curve, 0.3), _area(*curve, 0.05), _f1_max(ranks)[0])
+    scores = (_auroc(ranks), _average_precision(ranks), _area(*curve, 0.3), _f1_max(ranks)[0], _f1_at(ranks, threshold))
     mean = None if each is None else float(np.nanmean(each))
-    return dict(zip(PIXEL_SCORES, (*scores, _f1_at(ranks, threshold), mean), strict=True)) | {"pictures": each}
+    return dict(zip(PIXEL_SCORES, (*scores, _area(*curve, 0.05), mean), strict=True)) | {"pictures": each}
 
 # %% ../../nbs/1_foundations/06_metrics.ipynb #750af26d
 def regions_at(mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int]:

@@ -34,14 +34,14 @@ def nearest(n: int, N: int) -> np.ndarray:
     return ((2 * np.arange(n) + 1) * N) // (2 * n)
 
 # %% ../../nbs/1_foundations/03_views.ipynb #bc6bf8af
-def lay_back(view: "View", map: torch.Tensor, H: int, W: int) -> np.ndarray:
+def lay_back(view: "View", map: torch.Tensor, size: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
     "See `View.back`: the map continued by its border values, interpolated, then cut to the crop."
-    (rh, rw, top, left), (h, w) = geometry(view, H, W), view.shape
+    (rh, rw, top, left), (h, w) = geometry(view, *size), view.shape
     if tuple(map.shape) != (h, w):
         raise G100Error(f"a map of shape {tuple(map.shape)} does not belong to a View of shape {(h, w)}")
     whole = pad(map[None, None], (left, rw - w - left, top, rh - h - top), mode="replicate")
-    out = interpolate(whole, (H, W), mode="bilinear", antialias=True)[0, 0].numpy()
-    for axis, (n, start, length, N) in enumerate(((rh, top, h, H), (rw, left, w, W))):
+    out = interpolate(whole, to, mode="bilinear", antialias=True)[0, 0].numpy()
+    for axis, (n, start, length, N) in enumerate(((rh, top, h, to[0]), (rw, left, w, to[1]))):
         at = nearest(N, n)
         outside = (at < start) | (at >= start + length)
         out[outside if axis == 0 else (slice(None), outside)] = np.nan
@@ -87,9 +87,10 @@ class View:
         rows, columns = nearest(rh, mask.shape[0]), nearest(rw, mask.shape[1])
         return np.asarray(mask, dtype=bool)[np.ix_(rows[top : top + h], columns[left : left + w])]
 
-    def back(self, map, size: tuple[int, int]) -> np.ndarray:
-        "A map (h, w) laid back on a picture of `size` (H, W): float32, bilinear, NaN where the crop did not look."
-        return lay_back(self, torch.as_tensor(map).float().cpu(), *size)
+    def back(self, map, size: tuple[int, int], to: tuple[int, int] | None = None) -> np.ndarray:
+        """A map (h, w) laid back on a picture of `size` (H, W): float32, bilinear, NaN where the crop did not look; of the size
+        of the picture, or as many pixels as `to` says (h', w'), in one interpolation."""
+        return lay_back(self, torch.as_tensor(map).float().cpu(), size, to or size)
 
 # %% ../../nbs/1_foundations/03_views.ipynb #606137c7
 def ahead(work: Callable, items: Sequence, depth: int) -> Iterator:
