@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for mypy and for completion; at run time the same names com
 _HOME = {
     "G100Error": "foundations.errors",
     "ImageSet": "foundations.pictures",
+    "as_image_set": "foundations.pictures",
     "load_data": "foundations.layouts",
     "Detector": "foundations.detector",
     "Inspection": "foundations.detector",

@@ -126,7 +126,7 @@ def test_all_inputs_give_the_same(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [
-    np.full((2, 3, 8, 8), np.nan), np.full((2, 3, 8, 8), np.inf), np.full((2, 3, 8, 8), 2.0), np.zeros((2, 8)),
+    np.full((2, 3, 8, 8), np.nan), np.full((2, 3, 8, 8), np.inf), np.full((2, 3, 8, 8), 2.0), np.zeros(8),
     np.zeros((2, 8, 8, 3), np.int32), [], 7, "nowhere",
 ])  # fmt: skip
 def test_wrong_input_is_one_line(fitted, wrong):

@@ -11,9 +11,9 @@ __all__ = ['PLAN', 'WAIST', 'STRIDES', 'kl', 'sampled', 'squared', 'channels', '
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from ..foundations.calibration import min_max
@@ -21,10 +21,13 @@ from ..foundations.detector import Fitted, Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import full_size, upsample
+from ..foundations.maps import canvas, full_size, upsample
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #a22e3bc9
 def kl(mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
@@ -197,10 +200,10 @@ def draw(axis, values: torch.Tensor, title: str, limits: tuple[float, float] | N
     axis.imshow(shown.numpy(), cmap="coolwarm" if limits else "viridis", vmin=low, vmax=high)
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #6e94a597
-def draw_verdict(fitted: Fitted, x: torch.Tensor) -> Figure:
+def draw_verdict(fitted: Fitted, x: torch.Tensor) -> "Figure":
     "A picture (1, 3, H, W), its painting at the mean of the code, the addends of its map, and the map."
+    figure = canvas(7.6, 1.6)
     (maps, score), parts = fitted.judge(x), shares(fitted.model, x, fitted.scoring.sigma)
-    figure = Figure(figsize=(7.6, 1.6), layout="constrained")
     axes = figure.subplots(1, 3 + len(parts))
     draw(axes[0], x[0].cpu(), "picture")
     draw(axes[1], fitted.model.vae(x)[0][0].cpu(), "painted")
@@ -242,6 +245,10 @@ class FAVAE(TrainedDetector):
     """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
 
     After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended; `score_range_`.
+
+    Example
+    -------
+    >>> detector = FAVAE(z=64, epochs=40).fit("good/")
     """
 
     image_size: Size = param(128, "size of the network's input in pixels, multiples of 16")
@@ -293,7 +300,7 @@ class FAVAE(TrainedDetector):
         return min_max(score, *self.score_range_)
 
     @torch.inference_mode()
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "The picture, its painting at the mean of the code, the addends of the score, and the final map."
         images, fitted = as_image_set(X), self.fitted_
         if len(images) != 1:

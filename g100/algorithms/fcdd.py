@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import nn
 
 from .synthetic import synthetic
@@ -26,11 +25,14 @@ from ..foundations.detector import Fitted, Lessons, Options, generator, own_rand
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import kept, outline, segment
+from ..foundations.maps import canvas, kept, outline, segment
 from ..foundations.parameters import Channels, Count, Level, Levels, NonNegative, Positive, Rate, Size, param
 from ..foundations.pictures import ImageSet, as_image_set, labels_of
 from ..foundations.recipe import Recipe, flips
 from ..foundations.views import View, batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #104279ae
 def pseudo_huber(z: torch.Tensor) -> torch.Tensor:
@@ -269,11 +271,11 @@ def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, f
 
 
 @torch.inference_mode()
-def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> Figure:
+def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> "Figure":
     "A picture (1, 3, H, W), its coarse map, the map, and what is marked; below, spoilt pictures of that kind that taught."
+    figure, (low, high) = canvas(6.4, 3.6), fitted.calibration.color_range
     coarse, maps = pseudo_huber(fitted.model.z(x))[0].cpu(), fitted.judge(x)[0].cpu()
     marked = segment(maps, fitted.calibration.pixel_threshold, fitted.scoring.opening)[0]
-    figure, (low, high) = Figure(figsize=(6.4, 3.6), layout="constrained"), fitted.calibration.color_range
     axes = figure.subplots(2, 4)
     axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
     for axis, values in zip(axes[0, 1:3], (coarse, maps[0]), strict=True):
@@ -294,6 +296,10 @@ class FCDD(TrainedDetector):
 
     After `fit`: `field_`, the receptive fields along rows and columns; `history_`, one row a pass; `examples_` and
     `example_masks_`, a few of the spoilt pictures; `counts_` says how many labelled abnormal pictures there were.
+
+    Example
+    -------
+    >>> detector = FCDD(kind="mixed").fit("good/")
     """
 
     image_size: Size = param(160, "size of the network's input in pixels, multiples of the coarsest level's stride")
@@ -326,16 +332,16 @@ class FCDD(TrainedDetector):
     def recipe(self) -> Recipe:
         return replace(super().recipe(), epochs=self.epochs * self.passes)
 
-    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False, checkpoint=None,
-            resume: bool = False):  # fmt: skip
+    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False,
+            channels: str = "rgb", checkpoint=None, resume: bool = False) -> Self:  # fmt: skip
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
 
-        X, device, verbose, checkpoint, resume: as every trained detector takes them. y: labels (N,), 0 good and 1 abnormal,
-        or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is abnormal, bool (H, W), a path, or
-        None where that is not known; None: those of X. Raises G100Error for what cannot be.
+        X, device, verbose, channels (of colours in X), checkpoint, resume: as every trained detector takes them. y: labels
+        (N,), 0 good and 1 abnormal, or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is
+        abnormal, bool (H, W), a path, or None where that is not known; None: those of X. Raises G100Error for what cannot be.
         """
         self.check()
-        good, abnormal = by_label(as_image_set(X), y, masks)
+        good, abnormal = by_label(as_image_set(X, channels), y, masks)
         if len(abnormal) and self.tile is not None:
             raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
                             "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip
@@ -371,7 +377,7 @@ class FCDD(TrainedDetector):
             x[:m], truth[:m] = drawn(labelled, m, self.flip, random)
         return x, truth
 
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "One picture, its coarse map, the map, and what is marked; below, some of the synthetic anomalies that taught."
         x = next(batches(as_image_set(X)[:1], self.view_, 1))
         return explained(self.fitted_, x.to(self.device_), self.kind)

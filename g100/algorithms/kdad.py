@@ -6,20 +6,18 @@
 __all__ = ['PUBLISHED', 'METHODS', 'CLONERS', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
            'rectifiers', 'guided', 'Disagreement', 'unrolled', 'strides', 'check_parameters', 'check_batch', 'cloning',
-           'shares', 'gradients', 'draw_maps', 'explanation', 'KDAD']
+           'shares', 'gradients', 'stepped', 'draw_maps', 'explanation', 'KDAD']
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -28,10 +26,14 @@ from ..foundations.detector import Judge, Lessons, Scoring, generator
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import full_size, opened
+from ..foundations.maps import canvas, full_size, opened
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import batches
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #1f2f076d
 def direction(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -283,25 +285,32 @@ def gradients(model: Disagreement, x: torch.Tensor, scoring: Scoring) -> dict[st
     return {kind: opened(raw, scoring.opening)[0].cpu().numpy() for kind, raw in maps.items()}
 
 
+def stepped(name: str) -> "Colormap":
+    "matplotlib's colour map of that name in 16 steps, which keeps a report small."
+    from matplotlib import colormaps
+
+    return colormaps[name].resampled(16)
+
+
 def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float]) -> None:
     "Maps (H, W) by title side by side, each from 0 to its end; axes left over stay empty."
     for axis, (title, values) in zip(axes, maps.items(), strict=False):
-        axis.imshow(values, cmap=colormaps["viridis"].resampled(16), vmin=0, vmax=ends[title])
+        axis.imshow(values, cmap=stepped("viridis"), vmin=0, vmax=ends[title])
         axis.set_title(f"{title}\n0 to {ends[title]:.2g}")
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #f7b88039
 @torch.inference_mode()
-def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[float, float]) -> Figure:
+def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[float, float]) -> "Figure":
     "One picture x (1, 3, H, W), the discrepancy at each tap; the final map, and the map by each kind of gradient."
+    figure = canvas(5.4, 3.3)
     maps, score = judge(x)
     by_tap, by_gradient = shares(judge.model, x), gradients(judge.model, x, judge.scoring)
-    figure = Figure(figsize=(5.4, 3.3), layout="constrained")
     axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))
     for axis in axes.flat:
         axis.set_axis_off()
     axes[0, 0].imshow(x[0].permute(1, 2, 0).cpu().numpy())
     axes[0, 0].set_title("picture")
-    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=colormaps["coolwarm"].resampled(16), vmin=colors[0], vmax=colors[1])
+    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=stepped("coolwarm"), vmin=colors[0], vmax=colors[1])
     axes[1, 0].set_title(f"{judge.model.method}: {float(score):.3g}\nthreshold {threshold:.3g}")
     highest = max(float(values.max()) for values in by_tap.values())
     draw_maps(axes[0, 1:], by_tap, dict.fromkeys(by_tap, highest))
@@ -313,6 +322,10 @@ class KDAD(TrainedDetector):
     """Where a small network that saw only good pictures disagrees with a large one (Salehi et al., CVPR 2021).
 
     After `fit`: `teacher_`, the source; `cloner_`; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = KDAD(method="guided", epochs=30).fit("good/")
     """
 
     image_size: Size = param(128)
@@ -370,7 +383,7 @@ class KDAD(TrainedDetector):
             model.teacher.learn(lessons.batches("standardising"))
         return cloning(model)
 
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "The picture and the discrepancy at each tap; the final map and the map by each kind of gradient."
         images, fitted = as_image_set(X), self.fitted_
         if len(images) != 1:

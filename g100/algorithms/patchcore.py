@@ -151,6 +151,10 @@ class PatchCore(Detector):
     """The distance to the nearest of the remembered good patches (Roth et al., CVPR 2022, arXiv 2106.08265).
 
     After `fit`: `bank_`, `bank_neighbors_` and `radius_`, as `PatchMemory` has them.
+
+    Example
+    -------
+    >>> detector = PatchCore(coreset_ratio=0.05).fit("good/")
     """
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'reweighted' (Eq. 7)")

@@ -7,21 +7,24 @@ __all__ = ['masks', 'block', 'UNet', 'inpaint', 'distance', 'painting_loss', 'Pa
            'check_cells', 'RIAD']
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #551dd427
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Le
-from matplotlib.figure import Figure
 from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
 from ..foundations.detector import Lessons, generator
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
+from ..foundations.maps import canvas
 from ..foundations.parameters import Channels, Count, NonNegative, Positive, Side, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #14f456c0
 def masks(size: tuple[int, int], k: int, n: int, random: torch.Generator, batch: int = 1) -> torch.Tensor:
@@ -117,9 +120,9 @@ def draw_row(row, shown: list[torch.Tensor], label: str) -> None:
     row[0].set_ylabel(label)
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #8f67f217
-def draw_paintings(model: Painter, x: torch.Tensor, map: torch.Tensor, limits: tuple[float, float]) -> Figure:
+def draw_paintings(model: Painter, x: torch.Tensor, map: torch.Tensor, limits: tuple[float, float]) -> "Figure":
     "A picture (1, 3, H, W): hidden and painted for each k, what differs by scale, and its final map (H, W)."
-    figure = Figure(figsize=(7.6, 1.05 * len(model.ks) + 0.2), layout="constrained")
+    figure = canvas(7.6, 1.05 * len(model.ks) + 0.2)
     axes = figure.subplots(len(model.ks), 8, squeeze=False)
     for row, k, hidden, painted in zip(axes, model.ks, model.hidden[:, 0], model.paintings(x), strict=True):
         shown = [x[0], x[0] * ~hidden, painted[0], *(1 - values[0, 0] for values in gms_scales(x, painted))]
@@ -148,6 +151,10 @@ class RIAD(TrainedDetector):
     """What can be painted from its surroundings is good (Zavrtanik et al., Pattern Recognition 112, 2021).
 
     After `fit`: `unet_`; `hidden_`, the masks; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = RIAD(image_size=128, epochs=60).fit("good/")
     """
 
     image_size: Size = param(96)
@@ -186,7 +193,7 @@ class RIAD(TrainedDetector):
         return Objective(model.deal(self.seed).unet, loss, validation_loss)
 
     @torch.inference_mode()
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "One picture, hidden and painted for each k; 1 - GMS of the painting by scale; and the final map."
         fitted = self.fitted_
         x = next(batches(as_image_set(X)[:1], fitted.scoring.view)).to(fitted.device)

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -292,6 +292,10 @@ class SemiOrthogonal(Detector):
 
     After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures (or
     crops) that taught; `aspect_`, the smallest and the largest width / height among them.
+
+    Example
+    -------
+    >>> detector = SemiOrthogonal(k=150).fit("good/")
     """
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")
@@ -332,16 +336,16 @@ class SemiOrthogonal(Detector):
         lessons.notes["seen"] = take_in(model, scatter, 0, lessons)
         whiten(model, scatter, lessons.notes["seen"], self.epsilon)
 
-    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Take in more good pictures, (1 - calibration) of them to learn from; all held-out ones set the thresholds.
 
-        X, y, verbose: as for `fit`, which this is before the first; device: of a first fit. Parameters must be those of
-        the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error for
-        what cannot be added; then, and when it is interrupted, the detector stays what it was.
+        X, y, verbose, channels: as for `fit`, which this is before the first; device: of a first fit. Parameters must be
+        those of the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error
+        for what cannot be added; then, and when it is interrupted, the detector stays what it was.
         """
         if not hasattr(self, "fitted_"):
-            return self.fit(X, y, device=device, verbose=verbose)
+            return self.fit(X, y, device=device, verbose=verbose, channels=channels)
         self.check()
         device = self.fitted_.device if device == "auto" else pick_device(device)
-        self.fitted_ = extended(self, good_only(as_image_set(X), y), Options(device, verbose))
+        self.fitted_ = extended(self, good_only(as_image_set(X, channels), y), Options(device, verbose))
         return self

@@ -22,7 +22,7 @@ from pathlib import Path
 import joblib
 
 from .cluster import answers
-from .experiment import make_detector
+from .experiment import ready_detector
 from .report import experiment
 from ..foundations.detector import MOVED, algorithm, check_names
 from ..foundations.errors import G100Error, unknown
@@ -94,7 +94,7 @@ def grid(algorithms: list[str], data: list[str], seeds: list[int], settings: dic
     parameters = json.loads(json.dumps(parameters_for(algorithms, settings or {})))
     specs = [absolute(spec) for spec in data]
     for name, chosen in parameters.items():
-        make_detector(name, chosen, paper).check()
+        ready_detector(name, chosen, paper)
     for spec, seed in product(specs, seeds):
         load_data(spec, seed)
     triples = product(*(dict.fromkeys(axis) for axis in (seeds, specs, algorithms)))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from tqdm import tqdm
 from .calibration import Calibration
 from .errors import G100Error, unknown
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, segment, tile_starts
-from .parameters import Count, NonNegative, Odd, Rate, Side, Size, Whole, check_values, declared, param
+from .parameters import Count, Declared, NonNegative, Odd, Rate, Side, Size, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, image_size, labels_of
 from .store import canonical, read_model, write_model
 from .views import View, batches
@@ -462,28 +462,40 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #3827b9e9
+# %% ../../nbs/1_foundations/08_detector.ipynb #f8bc095a
 def check_restorable(detector: "Detector") -> None:
     "G100Error where `load` could not make this detector again from what `save` would write."
     kind, name = type(detector), name_of(type(detector))
     if name not in algorithms() and ("<locals>" in name or name.startswith("__main__:")):
         raise G100Error(f"{kind.__name__}: load could not find this class again; define it at the top of a module, or give "
                         'it a name by @register("...")')  # fmt: skip
-    text = canonical(detector.fitted_.parameters)
-    again = kind(**thawed(json.loads(text)))
+    try:
+        canonical(detector.fitted_.card())
+        again = kind(**thawed(json.loads(canonical(detector.fitted_.parameters))))
+    except (TypeError, ValueError) as error:
+        raise G100Error(f"{kind.__name__}: a parameter or a note is not what JSON gives back ({error}); use numbers, texts, "
+                        "and tuples of them") from None  # fmt: skip
     again.check()
-    if canonical(again.get_params()) != text:
-        raise G100Error(f"{kind.__name__}: its parameters are not what JSON gives back; use numbers, texts, and tuples of them")
     with torch.device("meta"):
         built = again.build(detector.fitted_.scoring.view.shape).state_dict()
     if odd := sorted(built.keys() ^ detector.fitted_.model.state_dict().keys()):
         raise G100Error(f"{kind.__name__}: build() does not make what learn() filled: {odd[0]} is only in one of them; create "
                         "every parameter and buffer in build()")  # fmt: skip
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #c68e0c78
+if TYPE_CHECKING:
+
+    class _Outlier:
+        def fit_predict(self, X: Any, y: Any = None) -> np.ndarray: ...
+
+    class _Estimator:
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **parameters: Any) -> Self: ...
+else:
+    _Outlier, _Estimator = OutlierMixin, BaseEstimator
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #b6309198
-@dataclass_transform(kw_only_default=True, eq_default=False)
-@dataclass(eq=False, repr=False, kw_only=True)
-class Detector(OutlierMixin, BaseEstimator):
+class Detector(Declared, _Outlier, _Estimator):
     "What g100's algorithms have in common: scikit-learn's outlier detector, for pictures, with maps."
 
     image_size: Size = param(224, "size of the network's input in pixels, (height, width) or one number for both")
@@ -501,15 +513,11 @@ class Detector(OutlierMixin, BaseEstimator):
     together: ClassVar[bool] = False  # whether several processes, as `accelerate launch` starts them, can fit it
     own_image_score: ClassVar[str | None] = None  # the name of a score that its model gives by `scored(x)`
 
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
-        declared(cls)
-
     def __new__(cls, *args, **parameters):
         check_names(cls, parameters)
         return super().__new__(cls)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         fitted = vars(self).get("fitted_")
         if fitted is not None and name.endswith("_") and not name.startswith("_"):
             if name[:-1] in fitted.notes:
@@ -519,7 +527,7 @@ class Detector(OutlierMixin, BaseEstimator):
                     return getattr(holder, name[:-1])
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def set_params(self, **parameters):
+    def set_params(self, **parameters) -> Self:
         check_names(type(self), parameters)
         return super().set_params(**parameters)
 
@@ -546,35 +554,37 @@ class Detector(OutlierMixin, BaseEstimator):
         view = View(self.image_size, self.resize)
         return Scoring(view, self.tile, overlap, self.sigma, self.image_score, self.opening)
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X: ImageSet, folder, list of paths, uint8 array (N, H, W[, 3]) or float tensor (N, 3, H, W) in [0, 1].
-        y: labels (N,), all 0 (good), or None. device: "auto", "cpu", "cuda", "cuda:1", ...; verbose: progress bars.
+        X: pictures, RGB, in any form that `as_image_set` takes: a folder, a pattern of files, a list of paths, PIL images,
+        arrays or tensors, a stack (N, H, W[, 3]) or (N, 3, H, W), uint8 or float in [0, 1], a Dataset, an ImageSet.
+        y: labels (N,), all 0 (good), or None; labels in a Dataset are not used. device: "auto", "cpu", "cuda", "cuda:1", ...;
+        verbose: progress bars; channels: the order of colours in arrays and tensors, "rgb", or "bgr" for OpenCV's.
         Raises G100Error when a picture is labelled abnormal or cannot be read, or a parameter is out of range.
         """
         self.check()
-        return self._fit(good_only(as_image_set(X), y), Options(pick_device(device), verbose))
+        return self._fit(good_only(as_image_set(X, channels), y), Options(pick_device(device), verbose))
 
-    def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None):
+    def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Self:
         self.fitted_ = fitted_on(self, good, options, abnormal)
         return self
 
-    def recalibrate(self, X, y=None, *, verbose: bool = False):
+    def recalibrate(self, X, y=None, *, verbose: bool = False, channels: str = "rgb") -> Self:
         "New thresholds, and a new way of reading maps where AFTERWARDS were changed, from good pictures; the model stays."
         self.check()
-        self.fitted_ = recalibrated(self, good_only(as_image_set(X), y), verbose)
+        self.fitted_ = recalibrated(self, good_only(as_image_set(X, channels), y), verbose)
         return self
 
-    def inspect_batches(self, X, *, verbose: bool = False) -> Iterator[Inspection]:
+    def inspect_batches(self, X, *, verbose: bool = False, channels: str = "rgb") -> Iterator[Inspection]:
         "Inspections of `batch_size` pictures at a time, in order: memory does not grow with their number."
         check_is_fitted(self, "fitted_")
         warn_of_changes(self)
-        yield from self.fitted_.inspect_batches(as_image_set(X), self.batch_size, verbose)
+        yield from self.fitted_.inspect_batches(as_image_set(X, channels), self.batch_size, verbose)
 
-    def inspect(self, X, *, verbose: bool = False) -> Inspection:
-        "Judge pictures (as `fit` takes them): score, map, mask and verdict of each."
-        return Inspection.join(list(self.inspect_batches(X, verbose=verbose)))
+    def inspect(self, X, *, verbose: bool = False, channels: str = "rgb") -> Inspection:
+        "Judge pictures (as `fit` takes them; one frame is one picture): score, map, mask and verdict of each."
+        return Inspection.join(list(self.inspect_batches(X, verbose=verbose, channels=channels)))
 
     def explain(self, X):
         "A matplotlib Figure of how one picture (X, an ImageSet of one) was judged; None where there is none to draw."

@@ -15,13 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast
 from torch import nn
 from tqdm import tqdm
 
@@ -29,16 +26,23 @@ from .checkpoint import FREE, read_checkpoint, restore, write_checkpoint
 from g100.foundations.detector import (
     AFTERWARDS, Detector, Lessons, Options, generator, good_only, own_randomness, pick_device,
 )
-from .errors import G100Error
+from .errors import G100Error, needs
 from .features import Backbone
 from .pictures import as_image_set
 from .parameters import Count, NonNegative, Positive, Share, param
 from .recipe import OPTIMIZERS, SCHEDULES, Pictures, Recipe, flips
 from .store import digest
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 # %% ../../nbs/1_foundations/14_loop.ipynb #8dd451b1
-def accelerator_for(device: torch.device, mixed_precision: str) -> Accelerator:
+def accelerator_for(device: torch.device, mixed_precision: str) -> "Accelerator":
     "accelerate's handle on device, precision and processes; under `accelerate launch` the launcher's device counts."
+    needs("accelerate", extra="train")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
         if device.type == "cuda":
@@ -150,6 +154,8 @@ def validate(run: Run) -> float | None:
         return None
     run.network.eval()
     if run.accelerator.num_processes > 1:
+        from accelerate.utils import broadcast
+
         broadcast(list(run.network.buffers()))
     total, device = 0.0, run.accelerator.device
     for i, x in enumerate(run.validation.batches(run.recipe.batch_size)):
@@ -319,15 +325,20 @@ class TrainedDetector(Detector):
         super().check()
         self.recipe()
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb", checkpoint=None,
+            resume: bool = False) -> Self:  # fmt: skip
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X, y, device, verbose: as every detector takes them. checkpoint: a file, written while training; resume: continue
-        from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
+        X, y, device, verbose, channels: as every detector takes them. checkpoint: a file, written while training; resume:
+        continue from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
         """
         self.check()
         options = Options(pick_device(device), verbose, None if checkpoint is None else Path(checkpoint), resume)
-        return self._fit(good_only(as_image_set(X), y), options)
+        return self._fit(good_only(as_image_set(X, channels), y), options)
+
+    def _fit(self, good, options: Options, abnormal=None):
+        needs("accelerate", extra="train")
+        return super()._fit(good, options, abnormal)
 
     def learn(self, model: nn.Module, lessons: Lessons) -> None:
         teach, held, how = lessons, None, lessons.options

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'Whole', 'Count', 'Channels', 'Odd', 'Side', 'Size', 'Level', 'Levels', 'Positive', 'NonNegative', 'Rate',
            'Share', 'Ratio', 'NAMES', 'odd', 'bounds', 'words', 'param', 'bare_type', 'hints_of', 'described',
-           'declared', 'adapters', 'bare', 'choices', 'wrong', 'check_values']
+           'declare', 'Declared', 'adapters', 'bare', 'choices', 'wrong', 'check_values']
 
 # %% ../../nbs/1_foundations/33_parameters.ipynb #69c458d0
 import inspect
@@ -15,7 +15,7 @@ from functools import lru_cache, reduce
 from operator import or_
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, Predicate
@@ -108,8 +108,8 @@ def described(cls: type) -> str:
     return "\n".join(lines)
 
 # %% ../../nbs/1_foundations/33_parameters.ipynb #80cb91d0
-def declared(cls: type) -> type:
-    "The class as a dataclass of keyword arguments, with the description of its parameters at the end of its docstring."
+def declare(cls: type, frozen: bool) -> None:
+    "Make the class a dataclass of keyword arguments, and describe its parameters at the end of its docstring."
     for name, mine in list(vars(cls).items()):
         if isinstance(mine, Field) and not mine.metadata.get("what"):
             above = getattr(cls.__mro__[1], "__dataclass_fields__", {}).get(name)
@@ -117,10 +117,19 @@ def declared(cls: type) -> type:
                 setattr(cls, name, field(default=mine.default, metadata=above.metadata))
     told = inspect.cleandoc(vars(cls).get("__doc__") or "")
     cls.__doc__ = told or cls.__name__  # or dataclass would write the signature there
-    dataclass(eq=False, repr=False, kw_only=True)(cls)
-    cls.__doc__ = f"{cls.__doc__}\n\n{described(cls)}\n"
+    dataclass(eq=frozen, repr=frozen, kw_only=True, frozen=frozen)(cls)
+    said, heading, example = cls.__doc__.partition("\n\nExample\n")
+    cls.__doc__ = f"{said}\n\n{described(cls)}{heading}{example}\n"
     cls.__init__.__annotations__ = {name: bare_type(hint) for name, hint in hints_of(cls).items()} | {"return": None}
-    return cls
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Declared:
+    "What is made of parameters. A class below it with `frozen=True` is a record: equal to its equals, and never changed."
+
+    def __init_subclass__(cls, frozen: bool = False, **options):
+        super().__init_subclass__(**options)
+        declare(cls, frozen)
 
 # %% ../../nbs/1_foundations/33_parameters.ipynb #cd0df8ef
 @lru_cache
