@@ -136,14 +136,16 @@ def announce(images: int, grid: int, dim: int, projection_dim: int | None, max_m
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #219ad5b4
 @torch.inference_mode()
 def remembered(model: PatchMemory, lessons: Lessons, projection_dim: int | None, max_memory: float | None) -> torch.Tensor:
-    "M, Eq. 3: the features (N h w, D) of all patches of the images."
+    "M, Eq. 3: the features of all patches of the images, (N h w, D) where nothing is padded."
     images, verbose = len(lessons.images), lessons.options.verbose
     h, w, dim = model.patches(torch.zeros(1, 3, *lessons.view.shape, device=lessons.device)).shape[1:]
     announce(images, h * w, dim, projection_dim, max_memory, verbose)
-    memory, filled = torch.empty(images * h * w, dim, device=lessons.device), 0
+    seen, start, filled = lessons.seen((h, w)), 0, 0
+    memory = torch.empty(int(seen.sum()), dim, device=lessons.device)
     for x in lessons.batches("remembering"):
-        z = model.patches(x).flatten(0, 2)
-        memory[filled : filled + len(z)], filled = z, filled + len(z)
+        z = model.patches(x)[seen[start : start + len(x)]]
+        memory[filled : filled + len(z)] = z
+        start, filled = start + len(x), filled + len(z)
     return memory
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #3f233276
