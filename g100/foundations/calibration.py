@@ -26,10 +26,10 @@ def _alpha(target_fpr: float) -> Fraction:
 
 
 def _beyond(n: int, target_fpr: float, confidence: float | None = None) -> int:
-    "m of Eq. 4, or of Eq. 7 where a confidence is asked for: how many of the n + 1 ranks lie beyond the threshold."
+    "m of Eq. 4, or of Eq. 9 where a confidence is asked for: how many of the n + 1 ranks lie beyond the threshold."
     m = math.floor((n + 1) * _alpha(target_fpr))
     if confidence is not None:
-        m = int((binom.sf(np.arange(min(m + 1, n)), n, target_fpr) >= _sure(confidence) - 1e-12).sum())
+        m = int((binom.sf(np.arange(m), n, target_fpr) >= _sure(confidence) - 1e-12).sum())
     return max(1, m)
 
 
@@ -43,7 +43,7 @@ def _sure(confidence: float) -> float:
 def conformal_threshold(scores, target_fpr: float, confidence: float | None = None) -> float:
     """tau of Eq. 4 from held-out good scores (n,): a new good one is > tau with probability <= `guaranteed_fpr(n, ...)`.
 
-    confidence, in (0, 1): the probability, over calibrations, that the rate stays below `target_fpr` (Eq. 7); None: on
+    confidence, in (0, 1): the probability, over calibrations, that the rate stays below `target_fpr` (Eq. 9); None: on
     the average over calibrations. Raises G100Error for no scores, NaN and infinity, and rates outside (0, 1).
     """
     scores = np.asarray(scores, dtype=float).ravel()
@@ -63,11 +63,10 @@ def guaranteed_fpr(n: int, target_fpr: float, confidence: float | None = None) -
 
 
 def normals_needed(target_fpr: float, confidence: float | None = None) -> int:
-    "The smallest number of held-out good pictures that guarantees `target_fpr` (n_min of Eq. 4, or of Eq. 7)."
+    "The smallest number of held-out good pictures that guarantees `target_fpr` (n_min of Eq. 4, or of Eq. 9)."
     alpha = _alpha(target_fpr)
-    if confidence is None:
-        return max(1, math.ceil(1 / alpha) - 1)
-    return max(1, math.ceil(math.log1p(-_sure(confidence)) / math.log1p(-alpha) - 1e-9))
+    sure = 1 if confidence is None else math.ceil(math.log1p(-_sure(confidence)) / math.log1p(-alpha) - 1e-9)
+    return max(1, math.ceil(1 / alpha) - 1, sure)
 
 # %% ../../nbs/1_foundations/07_calibration.ipynb #0ff4009a
 def min_max(scores, low: float, high: float):
@@ -79,11 +78,11 @@ def min_max(scores, low: float, high: float):
 # %% ../../nbs/1_foundations/07_calibration.ipynb #38658275
 def least_fpr(n: int, confidence: float | None = None) -> float:
     "The lowest rate that n held-out good pictures can promise, on the average or with a confidence in (0, 1)."
-    return 1 / (n + 1) if confidence is None else -math.expm1(math.log1p(-_sure(confidence)) / n)
+    return max(1 / (n + 1), 0 if confidence is None else -math.expm1(math.log1p(-_sure(confidence)) / n))
 
-
+# %% ../../nbs/1_foundations/07_calibration.ipynb #82e4ce72
 def conformal_p_values(calibration, scores) -> np.ndarray:
-    "Eq. 8 for scores (N,), from held-out good ones (n,): in [1 / (n + 1), 1]; ties count as higher. G100Error for NaN."
+    "Eq. 10 for scores (N,), from held-out good ones (n,): in [1 / (n + 1), 1]; ties count as higher. G100Error for NaN."
     calibration, scores = np.sort(np.asarray(calibration).ravel()), np.asarray(scores)
     if not calibration.size or np.isnan(calibration).any() or np.isnan(scores).any():
         raise G100Error("p-values want at least one held-out good score, and no NaN")
@@ -108,7 +107,7 @@ class Calibration:
 
     @cached_property
     def threshold(self) -> float:
-        "tau of Eq. 4 (Eq. 7 with a confidence) for the scores of pictures."
+        "tau of Eq. 4 (Eq. 9 with a confidence) for the scores of pictures."
         return conformal_threshold(self.scores, self.target_fpr, self.confidence)
 
     @cached_property
@@ -137,7 +136,7 @@ class Calibration:
         return self.typical, self.typical + 2 * max(self.pixel_threshold - self.typical, 1e-12)
 
     def p_values(self, scores) -> np.ndarray:
-        "Eq. 8 for scores (N,): the probability of a good picture to score as high or higher, in [1 / (n + 1), 1]."
+        "Eq. 10 for scores (N,): the probability of a good picture to score as high or higher, in [1 / (n + 1), 1]."
         return conformal_p_values(self.scores, scores)
 
     def at(self, target_fpr: float) -> "Calibration":
