@@ -8,8 +8,10 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
-extras = {name: project[f"{name}_requirements"].split() for name in ("demo", "lab", "cluster", "dev")}
-extras["dev"] += extras["demo"] + extras["cluster"]
+extras = {name: project[f"{name}_requirements"].split() for name in ("report", "train", "demo", "cluster", "lab", "dev")}
+extras["demo"] += extras["report"]
+for name in ("lab", "dev"):  # whoever runs the chapters or the tests needs all that g100 can do
+    extras[name] += extras["demo"] + extras["train"] + extras["cluster"]
 
 setup(
     name=project["lib_name"],
@@ -24,7 +26,7 @@ setup(
     python_requires=f">={project['min_python']}",
     packages=find_packages(include=["g100", "g100.*"]) + ["g100.reports"],
     package_dir={"g100.reports": "nbs/reports"},
-    package_data={"g100": ["*.mplstyle"], "g100.reports": ["*.ipynb"]},
+    package_data={"g100": ["*.mplstyle", "py.typed"], "g100.reports": ["*.ipynb"]},
     install_requires=project["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": ["g100 = g100.experiments.cli:main"]},

@@ -1,8 +1,10 @@
 """Tests run in one process a core, each on one thread: more threads than cores would only wait for each other."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,18 @@ def within(monkeypatch, capsys):
         return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    "The folder of the sdist, and of the wheel that is built from the sdist. For tests of the xdist group package."
+    copy = tmp_path_factory.mktemp("build") / "g100"
+    ignore = shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(Path(__file__).parents[1], copy, ignore=ignore)
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation"], cwd=copy, check=True, capture_output=True)
+    return copy / "dist"
+
+
+@pytest.fixture(scope="session")
+def wheel(built):
+    return next(built.glob("*.whl"))

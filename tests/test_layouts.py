@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_specs(tmp_path):
 
 
 def test_elpv_absent(monkeypatch):
-    monkeypatch.setattr(gl, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "elpv_dataset", None)  # as if it were not installed
     assert 'pip install "g100[demo]"' in line_of(load_data, "elpv:mono")
 
 

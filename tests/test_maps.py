@@ -1,4 +1,4 @@
-"""g100.maps against torch's interpolation, SciPy's Gaussian filter and scikit-image's morphology."""
+"""g100.maps against torch's interpolation, SciPy's Gaussian filter, scikit-image's morphology and matplotlib's colours."""
 
 import numpy as np
 import pytest
@@ -6,23 +6,32 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import LinearSegmentedColormap
 from scipy import ndimage
 from skimage.morphology import opening as skimage_opening
 
 from g100.foundations.errors import G100Error
 from g100.foundations.maps import (
+    VERDICT,
     Mosaic,
+    as_uint8,
+    draw_outline,
     full_size,
     gaussian_kernel,
+    heat,
+    heat_colors,
     image_score,
     opened,
     outline,
+    overlay,
+    relative,
     segment,
     smooth,
     tile_starts,
     tile_weights,
     upsample,
 )
+from g100.foundations.views import View
 
 property_test = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 2**32 - 1)
@@ -247,3 +256,55 @@ def test_a_kept_matrix_is_not_kept_while_a_network_is_traced():
     torch.testing.assert_close(program(x), Smooth()(x))
     again = Smooth()(x)
     assert type(again) is torch.Tensor and again.isfinite().all()
+
+
+# --- the map on its picture ---
+
+STOPS = [(0, (0.1, 0.3, 0.7, 0)), (0.35, (0.1, 0.5, 0.8, 0.1)), (0.5, (1, 0.85, 0.2, 0.45)), (1, (0.8, 0, 0, 0.75))]
+THEIRS = LinearSegmentedColormap.from_list("theirs", STOPS)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_colours_are_those_that_matplotlib_makes_of_the_stops(dtype):
+    edges = (np.arange(257) / 256).astype(dtype)
+    beside = np.nextafter(edges[1:], dtype(0)), np.nextafter(edges[:-1], dtype(1))
+    r = np.concatenate([np.linspace(0, 1, 10_007, dtype=dtype), edges, *beside])
+    assert r.dtype == dtype
+    np.testing.assert_allclose(heat_colors(r), THEIRS(r), rtol=0, atol=1e-15)
+    assert heat_colors(np.array([[np.nan, 1]]))[..., 3].tolist() == [[0, 0.75]]
+
+
+@property_test
+@given(seeds, sizes, sizes, st.floats(-3, 3), st.floats(0.01, 5))
+def test_heat_is_the_picture_under_its_colours(seed, H, W, low, span):
+    "As matplotlib would colour it, rounded once."
+    rng = np.random.default_rng(seed)
+    image, map = rng.integers(0, 256, (H, W, 3), dtype=np.uint8), rng.normal(size=(H, W)).astype(np.float32)
+    map[rng.random((H, W)) < 0.1] = np.nan
+    color = THEIRS(np.nan_to_num(np.clip((map - low) / span, 0, 1)))
+    expected = (1 - color[..., 3:]) * image + color[..., 3:] * 255 * color[..., :3]
+    found = heat(image, map, (low, low + span))
+    assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 0.5 + 1e-9
+    np.testing.assert_array_equal(found[np.isnan(map)], image[np.isnan(map)])
+
+
+def test_relative_cuts_off_at_both_ends_and_keeps_what_is_not_known():
+    found = relative(np.array([-9.0, 2.0, 3.0, 4.0, 99.0, np.nan]), (2.0, 4.0))
+    np.testing.assert_array_equal(found, [0, 0, 0.5, 1, 1, np.nan])
+
+
+def test_an_overlay_has_the_pictures_own_size_and_leaves_it_as_it_was():
+    picture = np.full((300, 200, 3), 0.5)
+    map, mask = np.zeros((32, 32), np.float32), np.zeros((32, 32), bool)
+    map[8:16, 8:16], mask[8:16, 8:16] = 9, True
+    found = overlay(picture, map, mask, View(32), (0, 2))
+    assert found.shape == (300, 200, 3) and found.dtype == np.uint8 and (picture == 0.5).all()
+    red = (found == VERDICT).all(axis=2)
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    assert abs(rows[0] - 75) <= 3 and abs(rows[-1] - 150) <= 3 and abs(columns[0] - 50) <= 3 and abs(columns[-1] - 100) <= 3
+    assert not red[90:135, 60:90].any() and (found[110, 75] != as_uint8(picture)[110, 75]).any(), "an outline, and heat inside"
+    np.testing.assert_array_equal(found[200:], as_uint8(picture)[200:])
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    drawn = draw_outline(np.zeros((40, 40, 3), np.uint8), mask, (1, 2, 3))
+    np.testing.assert_array_equal((drawn == (1, 2, 3)).all(axis=2), outline(mask))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from g100.foundations.detector import ALGORITHMS, Detector, Inspection
+from g100.foundations.detector import Detector, Inspection, register
 from g100.foundations.errors import G100Error
 
 
@@ -24,6 +24,7 @@ class Mean(nn.Module):
         return (x - self.mean).abs().mean(1)
 
 
+@register("mean-picture")
 class MeanPicture(Detector):
     "How far a picture is from the mean of the good ones, at each pixel."
 
@@ -34,7 +35,7 @@ class MeanPicture(Detector):
         model.mean.copy_(sum(x.sum(0) for x in lessons.batches("averaging")) / len(lessons.images))
 
 
-ALGORITHMS["mean-picture"] = "tests.toys:MeanPicture"
+
 
 
 def pictures(n: int, size: int = 32, seed: int = 0) -> np.ndarray:

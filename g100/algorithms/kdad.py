@@ -6,19 +6,18 @@
 __all__ = ['PUBLISHED', 'METHODS', 'CLONERS', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
            'rectifiers', 'guided', 'Disagreement', 'unrolled', 'strides', 'check_parameters', 'check_batch', 'cloning',
-           'shares', 'gradients', 'draw_maps', 'explanation', 'KDAD']
+           'shares', 'gradients', 'stepped', 'draw_maps', 'explanation', 'KDAD']
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -27,9 +26,14 @@ from ..foundations.detector import Judge, Lessons, Scoring, generator
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import full_size, opened
+from ..foundations.maps import canvas, full_size, opened
+from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import batches
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #1f2f076d
 def direction(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -242,15 +246,6 @@ def strides(backbone: str, levels: Sequence[int], pool: bool) -> list[int]:
 
 def check_parameters(detector: "KDAD") -> None:
     "What KDAD refuses before any work begins, beside what every trained detector does."
-    for name, known in (("method", METHODS), ("cloner", CLONERS)):
-        if getattr(detector, name) not in known:
-            raise unknown(name, getattr(detector, name), known)
-    for name in ("width", "smoothgrad_n"):
-        if getattr(detector, name) < 1:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants at least 1")
-    for name in ("value_weight", "smoothgrad_noise"):
-        if not getattr(detector, name) >= 0:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants 0 or more")
     stride = max(strides(detector.backbone, detector.levels, detector.pool))
     if min(np.ravel(detector.image_size)) < stride:
         raise G100Error(f"image_size={detector.image_size} is below the source's stride, {stride}; {4 * stride} would do, "
@@ -290,25 +285,32 @@ def gradients(model: Disagreement, x: torch.Tensor, scoring: Scoring) -> dict[st
     return {kind: opened(raw, scoring.opening)[0].cpu().numpy() for kind, raw in maps.items()}
 
 
+def stepped(name: str) -> "Colormap":
+    "matplotlib's colour map of that name in 16 steps, which keeps a report small."
+    from matplotlib import colormaps
+
+    return colormaps[name].resampled(16)
+
+
 def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float]) -> None:
     "Maps (H, W) by title side by side, each from 0 to its end; axes left over stay empty."
     for axis, (title, values) in zip(axes, maps.items(), strict=False):
-        axis.imshow(values, cmap=colormaps["viridis"].resampled(16), vmin=0, vmax=ends[title])
+        axis.imshow(values, cmap=stepped("viridis"), vmin=0, vmax=ends[title])
         axis.set_title(f"{title}\n0 to {ends[title]:.2g}")
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #f7b88039
 @torch.inference_mode()
-def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[float, float]) -> Figure:
+def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[float, float]) -> "Figure":
     "One picture x (1, 3, H, W), the discrepancy at each tap; the final map, and the map by each kind of gradient."
+    figure = canvas(5.4, 3.3)
     maps, score = judge(x)
     by_tap, by_gradient = shares(judge.model, x), gradients(judge.model, x, judge.scoring)
-    figure = Figure(figsize=(5.4, 3.3), layout="constrained")
     axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))
     for axis in axes.flat:
         axis.set_axis_off()
     axes[0, 0].imshow(x[0].permute(1, 2, 0).cpu().numpy())
     axes[0, 0].set_title("picture")
-    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=colormaps["coolwarm"].resampled(16), vmin=colors[0], vmax=colors[1])
+    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=stepped("coolwarm"), vmin=colors[0], vmax=colors[1])
     axes[1, 0].set_title(f"{judge.model.method}: {float(score):.3g}\nthreshold {threshold:.3g}")
     highest = max(float(values.max()) for values in by_tap.values())
     draw_maps(axes[0, 1:], by_tap, dict.fromkeys(by_tap, highest))
@@ -316,32 +318,35 @@ def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[f
     return figure
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #a261313c
-@dataclass(eq=False, repr=False, kw_only=True)
 class KDAD(TrainedDetector):
     """Where a small network that saw only good pictures disagrees with a large one (Salehi et al., CVPR 2021).
 
     After `fit`: `teacher_`, the source; `cloner_`; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = KDAD(method="guided", epochs=30).fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 128
-    image_score: str = "top_percent"  # of the map, or "max", "mean"; "loss": Eq. 3, the paper's
-    epochs: int = 60
-    sigma: float = 2.0
-    train_batch: int = 16
-    learning_rate: float = 2e-3
-    method: str = "discrepancy"  # where the map comes from: "discrepancy", "plain", "smoothgrad", "guided"
-    value_weight: float = 0.5  # lambda of Eq. 3
-    backbone: str = "lite0"  # the source: any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (1, 2, 3)  # the taps, in training and in judging; level l has stride 2^(l+1)
-    pool: bool = False  # compare behind a 2 x 2 max-pooling of each tap, as VGG has them
-    standardise: bool = True  # the source's channels to mean 0 and variance 1 over the good pictures
-    normalise: bool = True  # pictures for the source as its weights expect them; False: as they are, in [0, 1]
-    cloner: str = "slim"  # or "published": the paper's, for VGG-16
-    width: int = 16  # of the slim cloner's first stage
-    guide_source: bool = True  # "guided" at the rectifiers of the source too; False: of the cloner alone
-    smoothgrad_n: int = 25  # copies for "smoothgrad"
-    smoothgrad_noise: float = 0.05  # their noise (standard deviation, pictures in [0, 1]); the published code's: 0.0025
+    image_size: Size = param(128)
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'loss' (Eq. 3)")
+    epochs: Count = param(60)
+    sigma: NonNegative = param(2.0)
+    train_batch: Count = param(16)
+    learning_rate: Positive = param(2e-3)
+    method: Literal["discrepancy", "plain", "smoothgrad", "guided"] = param("discrepancy", "where the map comes from")
+    value_weight: NonNegative = param(0.5, "weight lambda of the values beside the directions (Eq. 3)")
+    backbone: str = param("lite0", "network that is the source, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((1, 2, 3), "its taps, in training and in judging; level l has stride 2^(l+1)")
+    pool: bool = param(False, "whether taps are compared behind a 2 x 2 max-pooling, as VGG has them")
+    standardise: bool = param(True, "whether its channels are brought to mean 0 and variance 1 over the good pictures")
+    normalise: bool = param(True, "whether it is shown pictures as its weights expect them; False: as they are, in [0, 1]")
+    cloner: Literal["slim", "published"] = param("slim", "network that learns; 'published': the paper's, for VGG-16")
+    width: Channels = param(16, "channels of the slim cloner's first stage")
+    guide_source: bool = param(True, "whether 'guided' holds at the rectifiers of the source too; False: of the cloner alone")
+    smoothgrad_n: Count = param(25, "copies of a picture for 'smoothgrad'")
+    smoothgrad_noise: NonNegative = param(0.05, "standard deviation of their noise (pictures in [0, 1]); published: 0.0025")
 
     own_image_score: ClassVar[str] = "loss"
     unseen: ClassVar[tuple[str, ...]] = ("method", "guide_source", "smoothgrad_n", "smoothgrad_noise")
@@ -378,7 +383,7 @@ class KDAD(TrainedDetector):
             model.teacher.learn(lessons.batches("standardising"))
         return cloning(model)
 
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "The picture and the discrepancy at each tap; the final map and the map by each kind of gradient."
         images, fitted = as_image_set(X), self.fitted_
         if len(images) != 1:

@@ -10,8 +10,8 @@ __all__ = ['pool_patches', 'patch_features', 'projected_dim', 'fit_bytes', 'rewe
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from torch import nn
 
 from .coreset import k_center_greedy, project
 from .neighbors import Neighbors
-from ..foundations.detector import FOLDS, Detector, Lessons, folds, is_crossed
+from ..foundations.detector import FOLDS, Detector, Lessons, folds
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, param
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
@@ -135,7 +136,7 @@ class PatchMemory(nn.Module):
 def announce(detector: "PatchCore", images: int, grid: int, dim: int, verbose: bool) -> None:
     "Say what memory a fit will take; refuse what exceeds `max_memory` gigabytes, naming what would fit."
     max_memory = detector.max_memory
-    needs = fit_bytes(images * grid, dim, detector.projection_dim, is_crossed(detector.calibration))
+    needs = fit_bytes(images * grid, dim, detector.projection_dim, detector.calibration == "cross")
     if verbose:
         print(f"PatchCore: {images} x {grid} patches x {dim} features, {needs / 1e9:.2f} GB", file=sys.stderr)
     if max_memory is not None and needs > max_memory * 1e9:
@@ -182,24 +183,27 @@ def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor,
         yield torch.cat(raws), None if scores[0] is None else torch.cat(scores)
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #3f233276
-@dataclass(eq=False, repr=False, kw_only=True)
 class PatchCore(Detector):
     """The distance to the nearest of the remembered good patches (Roth et al., CVPR 2022, arXiv 2106.08265).
 
     After `fit`: `bank_`, `bank_neighbors_` and `radius_`, as `PatchMemory` has them.
+
+    Example
+    -------
+    >>> detector = PatchCore(coreset_ratio=0.05).fit("good/")
     """
 
-    image_score: str = "top_percent"  # of the smoothed map, or "max", "mean"; "reweighted": Eq. 7
-    calibration: float | str = "cross"  # all good pictures teach; or the share of them set aside to set the thresholds
-    backbone: str = "lite0"  # any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (2, 3)  # of the backbone, finest first; level l has stride 2^(l+1)
-    patch_size: int = 3  # p of Eq. 1, odd
-    feature_dim: int | None = None  # d of Eq. 1; None: as many as the levels have
-    coreset_ratio: float = 0.01  # |M_C| / |M|, in (0, 1]
-    projection_dim: int | None = 128  # to choose the coreset in, where that is four times narrower; None: never
-    n_neighbors: int = 9  # b of Eq. 7
-    max_memory: float | None = None  # gigabytes that `fit` may use; None: no limit
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'reweighted' (Eq. 7)")
+    calibration: Rate | Literal["cross"] = param("cross")
+    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    patch_size: Odd = param(3, "side p of a patch in positions of the finest level (Eq. 1)")
+    feature_dim: Count | None = param(None, "numbers d that describe a patch (Eq. 1); None: as many as the levels have")
+    coreset_ratio: Ratio = param(0.01, "share |M_C| / |M| of the patches that is remembered")
+    projection_dim: Count | None = param(128, "dimension to choose the coreset in, where four times narrower; None: never")
+    n_neighbors: Count = param(9, "neighbours b that weigh the score of Eq. 7")
+    max_memory: Positive | None = param(None, "gigabytes that the features may take during `fit`; None: no limit")
 
     own_image_score: ClassVar[str] = "reweighted"
 
@@ -210,15 +214,6 @@ class PatchCore(Detector):
         recipe |= {"levels": (2, 3), "patch_size": 3, "feature_dim": 1024, "coreset_ratio": 0.1, "sigma": 4.0}
         recipe |= {"image_score": "reweighted"}
         return cls(**recipe | parameters)
-
-    def check(self) -> None:
-        super().check()
-        if not 0 < self.coreset_ratio <= 1:
-            raise G100Error(f"coreset_ratio={self.coreset_ratio}: wants a share in (0, 1], such as 0.01")
-        if self.n_neighbors < 1:
-            raise G100Error(f"n_neighbors={self.n_neighbors}: wants at least 1")
-        if self.patch_size < 1 or self.patch_size % 2 == 0:
-            raise G100Error(f"patch_size={self.patch_size}: wants an odd number, such as 3")
 
     def build(self, size: tuple[int, int]) -> PatchMemory:
         return PatchMemory(Backbone(self.backbone, self.levels, self.weights), self.patch_size, self.feature_dim)

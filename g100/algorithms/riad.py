@@ -7,19 +7,24 @@ __all__ = ['masks', 'block', 'UNet', 'inpaint', 'distance', 'painting_loss', 'Pa
            'check_cells', 'RIAD']
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #551dd427
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
+from annotated_types import Ge, Le
 from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
 from ..foundations.detector import Lessons, generator
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
+from ..foundations.maps import canvas
+from ..foundations.parameters import Channels, Count, NonNegative, Positive, Side, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #14f456c0
 def masks(size: tuple[int, int], k: int, n: int, random: torch.Generator, batch: int = 1) -> torch.Tensor:
@@ -115,9 +120,9 @@ def draw_row(row, shown: list[torch.Tensor], label: str) -> None:
     row[0].set_ylabel(label)
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #8f67f217
-def draw_paintings(model: Painter, x: torch.Tensor, map: torch.Tensor, limits: tuple[float, float]) -> Figure:
+def draw_paintings(model: Painter, x: torch.Tensor, map: torch.Tensor, limits: tuple[float, float]) -> "Figure":
     "A picture (1, 3, H, W): hidden and painted for each k, what differs by scale, and its final map (H, W)."
-    figure = Figure(figsize=(7.6, 1.05 * len(model.ks) + 0.2), layout="constrained")
+    figure = canvas(7.6, 1.05 * len(model.ks) + 0.2)
     axes = figure.subplots(len(model.ks), 8, squeeze=False)
     for row, k, hidden, painted in zip(axes, model.ks, model.hidden[:, 0], model.paintings(x), strict=True):
         shown = [x[0], x[0] * ~hidden, painted[0], *(1 - values[0, 0] for values in gms_scales(x, painted))]
@@ -142,32 +147,33 @@ def check_cells(image_size: int | tuple[int, int], ks: tuple[int, ...], n: int, 
         raise G100Error(f"n={n}: wants at least 2 masks, and at most the {cells} cells of k={k}")
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #1de295be
-@dataclass(eq=False, repr=False, kw_only=True)
 class RIAD(TrainedDetector):
     """What can be painted from its surroundings is good (Zavrtanik et al., Pattern Recognition 112, 2021).
 
     After `fit`: `unet_`; `hidden_`, the masks; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = RIAD(image_size=128, epochs=60).fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 96
-    image_score: str = "top_percent"
-    epochs: int = 40
-    train_batch: int = 8
-    learning_rate: float = 2e-3
-    ks: tuple[int, ...] = (2, 4, 8, 16)  # sides of the cells, in pixels of the network's input
-    n: int = 3  # masks that share the picture between them
-    width: int = 16  # channels of the first layer
-    depth: int = 3  # how often the U-Net halves
-    shuffle: int = 2  # pixels of the input, a side, that make one position of the first layer
-    gms_weight: float = 1.0  # lambda_G
-    ssim_weight: float = 1.0  # lambda_S
+    image_size: Size = param(96)
+    image_score: str = param("top_percent")
+    epochs: Count = param(40)
+    train_batch: Count = param(8)
+    learning_rate: Positive = param(2e-3)
+    ks: tuple[Side, ...] = param((2, 4, 8, 16), "sides k of the cells that are hidden, in pixels of the network's input")
+    n: Count = param(3, "masks that share the picture between them, at least 2")
+    width: Channels = param(16, "channels of the first layer")
+    depth: Annotated[int, Ge(1), Le(12)] = param(3, "how often the U-Net halves")
+    shuffle: Annotated[int, Ge(1), Le(64)] = param(2, "pixels of the input, a side, that make one position of the first layer")
+    gms_weight: NonNegative = param(1.0, "weight lambda_G of the gradient magnitude similarity in the loss")
+    ssim_weight: NonNegative = param(1.0, "weight lambda_S of the structural similarity in the loss")
 
     def check(self) -> None:
         super().check()
-        if not self.ks or any(not isinstance(k, int) or k < 1 for k in self.ks):
-            raise G100Error(f"ks={self.ks}: wants whole numbers above 0, such as (4, 8, 16)")
-        if min(self.width, self.depth, self.shuffle) < 1:
-            raise G100Error(f"width={self.width}, depth={self.depth}, shuffle={self.shuffle}: each wants at least 1")
+        if not self.ks:
+            raise G100Error("ks=(): wants at least one side of cells, such as (4, 8, 16)")
         check_cells(self.image_size, self.ks, self.n, self.shuffle * 2**self.depth)
 
     def build(self, size: tuple[int, int]) -> Painter:
@@ -187,7 +193,7 @@ class RIAD(TrainedDetector):
         return Objective(model.deal(self.seed).unet, loss, validation_loss)
 
     @torch.inference_mode()
-    def explain(self, X) -> Figure:
+    def explain(self, X) -> "Figure":
         "One picture, hidden and painted for each k; 1 - GMS of the painting by scale; and the final map."
         fitted = self.fitted_
         x = next(batches(as_image_set(X)[:1], fitted.scoring.view)).to(fitted.device)

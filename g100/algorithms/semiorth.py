@@ -13,7 +13,9 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -31,11 +33,11 @@ from g100.foundations.detector import (
     changes,
     crossed,
     good_only,
-    is_crossed,
     pick_device,
 )
-from ..foundations.errors import G100Error, unknown
+from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.parameters import Count, Levels, Positive, Rate, param
 from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #24120773
@@ -172,7 +174,7 @@ def largest_k(positions: int, batch_size: int, storage: str, limit: float, cross
 def announce(detector: "SemiOrthogonal", images: int, positions: int, verbose: bool) -> None:
     "Say what memory a fit will take; refuse what exceeds `max_memory` gigabytes, naming what would fit."
     k, batch_size, storage, limit = detector.k, detector.batch_size, detector.storage, detector.max_memory
-    needs = fit_bytes(positions, k, batch_size, storage, cross := is_crossed(detector.calibration))
+    needs = fit_bytes(positions, k, batch_size, storage, cross := detector.calibration == "cross")
     if verbose:
         rate = f"{images * positions * k**2 / 1e9:.1f} x 10^9 multiplications for covariances"
         print(f"SemiOrthogonal: {positions} covariances of {k} x {k}, {needs / 1e9:.2f} GB, {rate} of {images} pictures",
@@ -347,7 +349,7 @@ def retaught(old: Gaussians, seen: int, lessons: Lessons) -> tuple[Gaussians, to
 
 def parted(detector: "SemiOrthogonal", lessons: Lessons) -> tuple[Lessons, ImageSet]:
     "The lessons that teach the fitted detector, and all pictures, old and new, that set its thresholds then."
-    fitted, cross = detector.fitted_, is_crossed(detector.calibration)
+    fitted, cross = detector.fitted_, detector.calibration == "cross"
     teach, new = (lessons, lessons) if cross else lessons.parted(detector.calibration, detector.seed)
     admit(detector, lessons)
     old = fitted.held_out if cross == (fitted.calibration.method == "cross") or not cross else None
@@ -364,12 +366,12 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
     teach, held_out = parted(detector, Lessons(good, fitted.scoring, detector.batch_size, options))
     model, scatter, seen = retaught(fitted.model, fitted.notes["seen"], teach)
     judge, epsilon = Judge(model, detector.scoring()).eval(), detector.epsilon
-    if is_crossed(detector.calibration):
+    if detector.calibration == "cross":
         asked = replace(teach, pictures=held_out, scoring=judge.scoring)
         said = told_across(model, scatter, seen, epsilon, asked, scatter.new_empty(0, *model.mean.shape))
         calibration = crossed(detector, judge, asked, said)
     whiten(model, scatter, seen, epsilon)
-    if not is_crossed(detector.calibration):
+    if not detector.calibration == "cross":
         calibration = calibrated(detector, judge, held_out, options)
     counts = {"train": fitted.counts["train"] + len(teach.pictures), "calibration": len(held_out)}
     notes, parameters = fitted.notes | {"seen": seen}, detector.get_params()
@@ -387,24 +389,28 @@ def begun(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> tor
     return torch.zeros(P, detector.k, detector.k, device=lessons.device)
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #b237524c
-@dataclass(eq=False, repr=False, kw_only=True)
 class SemiOrthogonal(Detector):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
 
     After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures (or
     crops) that taught; `aspect_`, the smallest and the largest width / height among them.
+
+    Example
+    -------
+    >>> detector = SemiOrthogonal(k=150).fit("good/")
     """
 
-    image_score: str = "top_percent"  # of the smoothed map, or "max", "mean"
-    calibration: float | str = "cross"  # all good pictures teach; or the share of them set aside to set the thresholds
-    backbone: str = "lite0"  # any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (1, 2, 3)  # of the backbone, finest first; level l has stride 2^(l+1)
-    k: int = 100  # the dimension of the embedding, at most the number of features
-    epsilon: float = 0.01  # added to each variance, in squared units of the features
-    upsampling: str = "bilinear"  # of the coarser levels, or "nearest"
-    storage: str = "full"  # of the model in memory: "packed" is two thirds of it, "half" a sixth but cannot be updated
-    max_memory: float | None = None  # gigabytes that `fit` may use; None: no limit
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")
+    calibration: Rate | Literal["cross"] = param("cross")
+    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((1, 2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    k: Count = param(100, "dimension of the embedding, at most the number of features")
+    epsilon: Positive = param(0.01, "added to each variance, in squared units of the features")
+    upsampling: Literal["bilinear", "nearest"] = param("bilinear", "how coarser levels come to the finest one's grid")
+    storage: Literal["full", "packed", "half"] = param(
+        "full", "how the model lies in memory; 'packed' takes two thirds of it, 'half' a sixth but cannot be updated")
+    max_memory: Positive | None = param(None, "gigabytes that `fit` may use; None: no limit")
 
     @classmethod
     def paper(cls, **parameters) -> "SemiOrthogonal":
@@ -415,13 +421,6 @@ class SemiOrthogonal(Detector):
 
     def check(self) -> None:
         super().check()
-        if self.k < 1:
-            raise G100Error(f"k={self.k}: wants at least 1")
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise G100Error(f"epsilon={self.epsilon}: wants a finite variance above 0, such as 0.01")
-        for name, known in (("upsampling", UPSAMPLING), ("storage", STORAGE)):
-            if (value := getattr(self, name)) not in known:
-                raise unknown(name, value, known)
         if self.storage == "half" and self.epsilon < 1e-8:
             raise G100Error(f"epsilon={self.epsilon}: at least 1e-8 with storage='half', whose numbers end at 65504")
 
@@ -442,16 +441,16 @@ class SemiOrthogonal(Detector):
         yield from told_across(model, scatter, seen, self.epsilon, lessons, kept)
         whiten(model, scatter, seen, self.epsilon)
 
-    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Take in more good pictures, all of them or (1 - calibration) to learn from; old and new set the thresholds.
 
-        X, y, verbose: as for `fit`, which this is before the first; device: of a first fit. Parameters must be those of
-        the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error for
-        what cannot be added; then, and when it is interrupted, the detector stays what it was.
+        X, y, verbose, channels: as for `fit`, which this is before the first; device: of a first fit. Parameters must be
+        those of the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error
+        for what cannot be added; then, and when it is interrupted, the detector stays what it was.
         """
         if not hasattr(self, "fitted_"):
-            return self.fit(X, y, device=device, verbose=verbose)
+            return self.fit(X, y, device=device, verbose=verbose, channels=channels)
         self.check()
         device = self.fitted_.device if device == "auto" else pick_device(device)
-        self.fitted_ = extended(self, good_only(as_image_set(X), y), Options(device, verbose))
+        self.fitted_ = extended(self, good_only(as_image_set(X, channels), y), Options(device, verbose))
         return self

@@ -11,16 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..foundations.errors import G100Error
+from ..foundations.errors import G100Error, needs
 
 # %% ../../nbs/3_experiments/31_cluster.ipynb #d72e99a4
 @contextmanager
 def connected(address: str, seconds: float = 5.0) -> Iterator:
     "A client of the Dask scheduler at that address, or of the scheduler file of that name. Raises G100Error."
-    try:
-        from distributed import Client
-    except ImportError:
-        raise G100Error('--scheduler needs Dask; install it with pip install "g100[cluster]"') from None
+    needs("distributed", extra="cluster")
+    from distributed import Client
+
     where = {"scheduler_file": address} if os.path.isfile(address) else {"address": address}
     try:
         client = Client(**where, timeout=seconds, set_as_default=False)

@@ -6,6 +6,11 @@
 __all__ = ['read_scores', 'by_defect', 'heat_table', 'plot_defects', 'sheet', 'plot_price', 'common_seed', 'plot_histograms',
            'drawn_by_lot', 'original', 'draw_verdict', 'plot_same_pictures']
 
+# %% ../../nbs/3_experiments/24_comparison.ipynb #18ac1f3d
+from ..foundations.errors import needs
+
+needs("matplotlib", extra="report")
+
 # %% ../../nbs/3_experiments/24_comparison.ipynb #eb5a1d8e
 import csv
 import math
@@ -19,9 +24,10 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .experiment import overlay_name
 from .grid import recorded
-from .plots import TRUTH, as_uint8, draw_outline, plot_scores
+from .plots import plot_scores
 from .table import groups
 from ..foundations.layouts import load_data
+from ..foundations.maps import TRUTH, as_uint8, draw_outline
 from ..foundations.metrics import auroc
 from ..foundations.pictures import ImageSet, read_image
 

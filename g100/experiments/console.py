@@ -14,9 +14,9 @@ import numpy as np
 
 from .cluster import connected
 from .grid import Cell, Outcome, finished, here, opened, there
-from .report import run_report
+from .report import REPORT, run_report
 from .table import flat_row, write_table
-from ..foundations.errors import G100Error
+from ..foundations.errors import G100Error, needs
 
 # %% ../../nbs/3_experiments/30_console.ipynb #19565992
 def clock(seconds: float | None) -> str:
@@ -88,6 +88,7 @@ def benchmark(folder, cells: list[Cell], *, device: str = "auto", jobs: int = 1,
     again at the next start. Raises G100Error for whatever the user can put right."""
     if jobs < 1:
         raise G100Error(f"jobs={jobs}: wants at least 1")
+    needs(*REPORT, extra="report")
     folder, bad = Path(folder).absolute(), []
     with connected(scheduler) if scheduler else nullcontext() as client, opened(folder, cells):
         for outcome in outcomes(cells, folder, device, jobs, client):

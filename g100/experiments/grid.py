@@ -22,7 +22,7 @@ from pathlib import Path
 import joblib
 
 from .cluster import answers
-from .experiment import make_detector
+from .experiment import ready_detector
 from .report import experiment
 from ..foundations.detector import MOVED, algorithm, check_names
 from ..foundations.errors import G100Error, unknown
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm}-{self.label}-{self.seed}"
+        return re.sub(r"[^\w.-]+", "-", f"{self.algorithm}-{self.label}-{self.seed}")
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #fc57c315
 def parameters_for(algorithms: list[str], settings: dict) -> dict[str, dict]:
@@ -94,7 +94,7 @@ def grid(algorithms: list[str], data: list[str], seeds: list[int], settings: dic
     parameters = json.loads(json.dumps(parameters_for(algorithms, settings or {})))
     specs = [absolute(spec) for spec in data]
     for name, chosen in parameters.items():
-        make_detector(name, chosen, paper).check()
+        ready_detector(name, chosen, paper)
     for spec, seed in product(specs, seeds):
         load_data(spec, seed)
     triples = product(*(dict.fromkeys(axis) for axis in (seeds, specs, algorithms)))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import G100Error, unknown
+from .errors import G100Error, needs, unknown
 from .pictures import EXTENSIONS, ImageSet, NumberedMask, file_set, folder_of, image_files, subfolders
 
 # %% ../../nbs/1_foundations/25_layouts.ipynb #21a1a4de
@@ -63,10 +63,8 @@ def layout(name: str, *specs: str) -> Callable:
 # %% ../../nbs/1_foundations/25_layouts.ipynb #078934ed
 def elpv_folder() -> Path:
     "Where the package elpv-dataset keeps its pictures and labels.csv; the package itself is not imported."
-    found = find_spec("elpv_dataset")
-    if found is None or found.origin is None:
-        raise G100Error('the data set elpv needs the package elpv-dataset: pip install "g100[demo]"')
-    return folder_of(Path(found.origin).parent / "data")
+    needs("elpv_dataset", extra="demo")
+    return folder_of(Path(find_spec("elpv_dataset").origin).parent / "data")
 
 
 @layout(
