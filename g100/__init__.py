@@ -1,14 +1,35 @@
 """Industrial visual anomaly detection: find what is wrong in a picture after having seen only good ones."""
 
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # for mypy and for completion; at run time the same names come from __getattr__
+    from g100.algorithms.favae import FAVAE as FAVAE
+    from g100.algorithms.fcdd import FCDD as FCDD
+    from g100.algorithms.kdad import KDAD as KDAD
+    from g100.algorithms.patchcore import PatchCore as PatchCore
+    from g100.algorithms.riad import RIAD as RIAD
+    from g100.algorithms.semiorth import SemiOrthogonal as SemiOrthogonal
+    from g100.experiments.experiment import run_experiment as run_experiment
+    from g100.foundations.detector import Detector as Detector
+    from g100.foundations.detector import Inspection as Inspection
+    from g100.foundations.detector import load as load
+    from g100.foundations.detector import register as register
+    from g100.foundations.errors import G100Error as G100Error
+    from g100.foundations.layouts import load_data as load_data
+    from g100.foundations.pictures import ImageSet as ImageSet
+    from g100.foundations.pictures import as_image_set as as_image_set
 
 _HOME = {
     "G100Error": "foundations.errors",
     "ImageSet": "foundations.pictures",
+    "as_image_set": "foundations.pictures",
     "load_data": "foundations.layouts",
     "Detector": "foundations.detector",
     "Inspection": "foundations.detector",
     "load": "foundations.detector",
+    "register": "foundations.detector",
     "RIAD": "algorithms.riad",
     "FAVAE": "algorithms.favae",
     "KDAD": "algorithms.kdad",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from g100.foundations.checkpoint import read_checkpoint
-from g100.foundations.detector import ALGORITHMS, generator, load
+from g100.foundations.detector import generator, load, register
 from g100.foundations.errors import G100Error
 from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, train
 from g100.foundations.pictures import as_image_set
@@ -438,6 +438,7 @@ class Copy(nn.Module):
         return (self.net(x) - x).abs().mean(1)
 
 
+@register("copier")
 class Copier(TrainedDetector):
     "A toy."
 
@@ -449,7 +450,6 @@ class Copier(TrainedDetector):
         return Objective(model.net, plain_loss)
 
 
-ALGORITHMS.setdefault("copier", "tests.test_loop:Copier")
 SMALL = {"image_size": 16, "sigma": 0}
 
 

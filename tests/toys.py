@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from g100.foundations.detector import ALGORITHMS, Detector, Inspection
+from g100.foundations.detector import Detector, Inspection, register
 from g100.foundations.errors import G100Error
+from tests.notebooks import NBS, read
 
 
 class Mean(nn.Module):
@@ -24,6 +25,7 @@ class Mean(nn.Module):
         return (x - self.mean).abs().mean(1)
 
 
+@register("mean-picture")
 class MeanPicture(Detector):
     "How far a picture is from the mean of the good ones, at each pixel."
 
@@ -34,7 +36,7 @@ class MeanPicture(Detector):
         model.mean.copy_(sum(x.sum(0) for x in lessons.batches("averaging")) / len(lessons.images))
 
 
-ALGORITHMS["mean-picture"] = "tests.toys:MeanPicture"
+
 
 
 def pictures(n: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -80,6 +82,12 @@ def judged_twice(detector: Detector, x: np.ndarray) -> Inspection:
     np.testing.assert_array_equal(first.map, again.map)
     np.testing.assert_array_equal(first.score, again.score)
     return first
+
+
+def seventh() -> str:
+    "The file that chapter 34 writes: an algorithm from outside."
+    cells = [cell.source for cell in read(NBS / "3_experiments" / "34_your_own.ipynb").cells]
+    return "\n".join(cell.partition("\n")[2] for cell in cells if cell.startswith("%%writefile"))
 
 
 def line_of(work, *args) -> str:

@@ -10,7 +10,7 @@ __all__ = ['PLAN', 'WAIST', 'STRIDES', 'kl', 'sampled', 'squared', 'channels', '
 # %% ../../nbs/2_algorithms/17_favae.ipynb #534f7779
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, full_size, upsample
+from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
 
@@ -240,34 +241,34 @@ def check_grids(teacher: nn.Module, vae: VAE, size: tuple[int, int], backbone: s
                         "choose another image_size or backbone")  # fmt: skip
 
 # %% ../../nbs/2_algorithms/17_favae.ipynb #f8da2c1b
-@dataclass(eq=False, repr=False, kw_only=True)
 class FAVAE(TrainedDetector):
     """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
 
     After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended; `score_range_`.
+
+    Example
+    -------
+    >>> detector = FAVAE(z=64, epochs=40).fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 128  # multiples of 16
-    image_score: str = "top_percent"
-    epochs: int = 80
-    train_batch: int = 16
-    learning_rate: float = 2e-3
-    z: int = 100  # numbers in a code
-    width: int = 16  # channels of the first layer
-    pixel_weight: float = 100.0  # w_x of Eq. 6, in the loss and in the score
-    feature_weight: float = 1.0  # w_phi of Eq. 6, in the loss and in the score
-    kl_weight: float = 1.0  # beta of Eq. 6
-    backbone: str = "lite0"  # the teacher: any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (2, 3)  # its taps, of strides 2 to 16; level l has stride 2^(l+1)
-    standardise: bool = True  # its channels to mean 0 and variance 1 over the good pictures
-    normalise: bool = True  # pictures for it as its weights expect them; False: as they are, in [0, 1]
+    image_size: Size = param(128, "size of the network's input in pixels, multiples of 16")
+    image_score: str = param("top_percent")
+    epochs: Count = param(80)
+    train_batch: Count = param(16)
+    learning_rate: Positive = param(2e-3)
+    z: Channels = param(100, "numbers in a code")
+    width: Channels = param(16, "channels of the first layer")
+    pixel_weight: NonNegative = param(100.0, "weight w_x of the pixels in the loss and in the score (Eq. 6)")
+    feature_weight: NonNegative = param(1.0, "weight w_phi of the features in the loss and in the score (Eq. 6)")
+    kl_weight: NonNegative = param(1.0, "weight beta of the code's divergence (Eq. 6)")
+    backbone: str = param("lite0", "network that teaches, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((2, 3), "its taps, of strides 2 to 16; level l has stride 2^(l+1)")
+    standardise: bool = param(True, "whether its channels are brought to mean 0 and variance 1 over the good pictures")
+    normalise: bool = param(True, "whether it is shown pictures as its weights expect them; False: as they are, in [0, 1]")
 
     def check(self) -> None:
         super().check()
-        for name, least in (("z", 1), ("width", 1), ("pixel_weight", 0), ("feature_weight", 0), ("kl_weight", 0)):
-            if not getattr(self, name) >= least:
-                raise G100Error(f"{name}={getattr(self, name)}: wants at least {least}")
         if not self.pixel_weight + self.feature_weight:
             raise G100Error("pixel_weight=0 and feature_weight=0: nothing is left to learn; give one of them a weight")
         check_sides(self.image_size, self.backbone, self.levels)

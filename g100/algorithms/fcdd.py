@@ -10,22 +10,23 @@ __all__ = ['pseudo_huber', 'log1mexp', 'fcdd_loss', 'Field', 'grown', 'receptive
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #53b3b690
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .synthetic import KINDS, synthetic
+from .synthetic import synthetic
 from ..foundations.detector import Fitted, Lessons, Options, generator, own_randomness, pick_device
-from ..foundations.errors import G100Error, unknown
+from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, kept, outline, segment
+from ..foundations.parameters import Channels, Count, Level, Levels, NonNegative, Positive, Rate, Size, param
 from ..foundations.pictures import ImageSet, as_image_set, labels_of
 from ..foundations.recipe import Recipe, flips
 from ..foundations.views import View, batches
@@ -254,17 +255,6 @@ def drawn(labelled: tuple[torch.Tensor, torch.Tensor], m: int, flip: str,
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #f15fa300
 def check_fcdd(detector: "FCDD") -> None:
     "G100Error for parameters of FCDD that make no sense."
-    for name in ("passes", "channels", "field_std", "gain"):
-        if (value := getattr(detector, name)) is not None and not value > 0:
-            raise G100Error(f"{name}={value}: wants a number above 0")
-    if detector.kind not in (kinds := (*KINDS, "mixed")):
-        raise unknown("kind of synthetic anomaly", detector.kind, kinds)
-    for name, known in (("supervision", ("mask", "label")), ("start", ("whitened", "random"))):
-        if getattr(detector, name) not in known:
-            raise unknown(name, getattr(detector, name), known)
-    for name in ("abnormal", "labelled_share"):
-        if not 0 < getattr(detector, name) < 1:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants a share in (0, 1), such as 0.25")
     name, levels, frozen = timm_name(detector.backbone), detector.levels, detector.frozen
     indices(name, levels if frozen is None else sorted({*levels, frozen}))
     unit, sides = taps(name)[max(levels)][1], np.atleast_1d(detector.image_size)
@@ -301,53 +291,57 @@ def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> "Figure":
     return figure
 
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #3c40e579
-@dataclass(eq=False, repr=False, kw_only=True)
 class FCDD(TrainedDetector):
     """A network whose output is the map, taught with spoilt pictures (Liznerski et al., ICLR 2021, arXiv 2007.01760).
 
     After `fit`: `field_`, the receptive fields along rows and columns; `history_`, one row a pass; `examples_` and
     `example_masks_`, a few of the spoilt pictures; `counts_` says how many labelled abnormal pictures there were.
+
+    Example
+    -------
+    >>> detector = FCDD(kind="mixed").fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 160
-    image_score: str = "top_percent"  # or "max", "mean", or "coarse_mean", of the map before it is brought to size
-    sigma: float = 0.0  # the map is smooth already
-    epochs: int = 15
-    passes: int = 1  # through the pictures in an epoch
-    learning_rate: float = 5e-5
-    backbone: str = "lite0"  # any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (2, 3, 4)  # of the backbone, finest first; level l has stride 2^(l+1)
-    frozen: int | None = None  # the level up to which the backbone does not learn; None: nowhere
-    standardise: bool = True  # the features, by channel, over the good pictures
-    channels: int | None = None  # K of the head; None: as many as there are features
-    start: str = "whitened"  # of the head, Eq. 9; or "random"
-    kind: str = "confetti"  # of synthetic anomalies: "confetti", "cutpaste", "scar", "perlin", "mixed"
-    supervision: str = "mask"  # what is known of them: "mask", or "label" alone
-    abnormal: float = 0.25  # share of a batch that is abnormal
-    labelled_share: float = 0.5  # of those, the share taken from labelled abnormal pictures, if there are any
-    field_std: float = 8.0  # sigma_r of Eq. 7, in pixels
-    gain: float | None = None  # of a flat map in Eq. 7; None: the weights of every pixel sum to 1
+    image_size: Size = param(160, "size of the network's input in pixels, multiples of the coarsest level's stride")
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'coarse_mean', of the "
+                                            "map before it is brought to size")  # fmt: skip
+    sigma: NonNegative = param(0.0)  # the map is smooth already
+    epochs: Count = param(15)
+    passes: Count = param(1, "passes through the pictures in an epoch")
+    learning_rate: Positive = param(5e-5)
+    backbone: str = param("lite0", "network that learns, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights before: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((2, 3, 4), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    frozen: Level | None = param(None, "level up to which the backbone does not learn; None: nowhere")
+    standardise: bool = param(True, "whether features are brought to mean 0 and variance 1, by channel, over the good pictures")
+    channels: Channels | None = param(None, "channels K of the head; None: as many as there are features")
+    start: Literal["whitened", "random"] = param("whitened", "how the head begins (Eq. 9)")
+    kind: Literal["confetti", "cutpaste", "scar", "perlin", "mixed"] = param("confetti", "kind of synthetic anomaly")
+    supervision: Literal["mask", "label"] = param("mask", "what is told of them: where they are, or only that they are")
+    abnormal: Rate = param(0.25, "share of a batch that is abnormal")
+    labelled_share: Rate = param(0.5, "share of those taken from labelled abnormal pictures, if there are any")
+    field_std: Positive = param(8.0, "standard deviation sigma_r of the Gaussian of Eq. 7, in pixels")
+    gain: Positive | None = param(None, "gain of a flat map in Eq. 7; None: the weights of every pixel sum to 1")
 
     own_image_score: ClassVar[str | None] = "coarse_mean"
 
     def check(self) -> None:
-        check_fcdd(self)
         super().check()
+        check_fcdd(self)
 
     def recipe(self) -> Recipe:
         return replace(super().recipe(), epochs=self.epochs * self.passes)
 
-    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False, checkpoint=None,
-            resume: bool = False):  # fmt: skip
+    def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False,
+            channels: str = "rgb", checkpoint=None, resume: bool = False) -> Self:  # fmt: skip
         """Learn from good pictures, synthetic anomalies and, if there are any, labelled abnormal pictures.
 
-        X, device, verbose, checkpoint, resume: as every trained detector takes them. y: labels (N,), 0 good and 1 abnormal,
-        or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is abnormal, bool (H, W), a path, or
-        None where that is not known; None: those of X. Raises G100Error for what cannot be.
+        X, device, verbose, channels (of colours in X), checkpoint, resume: as every trained detector takes them. y: labels
+        (N,), 0 good and 1 abnormal, or +1 good and -1 abnormal; None: those of X. masks: for each picture where it is
+        abnormal, bool (H, W), a path, or None where that is not known; None: those of X. Raises G100Error for what cannot be.
         """
         self.check()
-        good, abnormal = by_label(as_image_set(X), y, masks)
+        good, abnormal = by_label(as_image_set(X, channels), y, masks)
         if len(abnormal) and self.tile is not None:
             raise G100Error(f"tile={self.tile} with labelled abnormal pictures: which of their crops are abnormal is not "
                             "known; leave tile out, or cut the pictures and label the crops")  # fmt: skip

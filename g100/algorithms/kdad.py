@@ -11,8 +11,9 @@ __all__ = ['PUBLISHED', 'METHODS', 'CLONERS', 'direction', 'picture_loss', 'disc
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, full_size, opened
+from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import batches
 
@@ -244,15 +246,6 @@ def strides(backbone: str, levels: Sequence[int], pool: bool) -> list[int]:
 
 def check_parameters(detector: "KDAD") -> None:
     "What KDAD refuses before any work begins, beside what every trained detector does."
-    for name, known in (("method", METHODS), ("cloner", CLONERS)):
-        if getattr(detector, name) not in known:
-            raise unknown(name, getattr(detector, name), known)
-    for name in ("width", "smoothgrad_n"):
-        if getattr(detector, name) < 1:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants at least 1")
-    for name in ("value_weight", "smoothgrad_noise"):
-        if not getattr(detector, name) >= 0:
-            raise G100Error(f"{name}={getattr(detector, name)}: wants 0 or more")
     stride = max(strides(detector.backbone, detector.levels, detector.pool))
     if min(np.ravel(detector.image_size)) < stride:
         raise G100Error(f"image_size={detector.image_size} is below the source's stride, {stride}; {4 * stride} would do, "
@@ -325,32 +318,35 @@ def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[f
     return figure
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #a261313c
-@dataclass(eq=False, repr=False, kw_only=True)
 class KDAD(TrainedDetector):
     """Where a small network that saw only good pictures disagrees with a large one (Salehi et al., CVPR 2021).
 
     After `fit`: `teacher_`, the source; `cloner_`; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = KDAD(method="guided", epochs=30).fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 128
-    image_score: str = "top_percent"  # of the map, or "max", "mean"; "loss": Eq. 3, the paper's
-    epochs: int = 60
-    sigma: float = 2.0
-    train_batch: int = 16
-    learning_rate: float = 2e-3
-    method: str = "discrepancy"  # where the map comes from: "discrepancy", "plain", "smoothgrad", "guided"
-    value_weight: float = 0.5  # lambda of Eq. 3
-    backbone: str = "lite0"  # the source: any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (1, 2, 3)  # the taps, in training and in judging; level l has stride 2^(l+1)
-    pool: bool = False  # compare behind a 2 x 2 max-pooling of each tap, as VGG has them
-    standardise: bool = True  # the source's channels to mean 0 and variance 1 over the good pictures
-    normalise: bool = True  # pictures for the source as its weights expect them; False: as they are, in [0, 1]
-    cloner: str = "slim"  # or "published": the paper's, for VGG-16
-    width: int = 16  # of the slim cloner's first stage
-    guide_source: bool = True  # "guided" at the rectifiers of the source too; False: of the cloner alone
-    smoothgrad_n: int = 25  # copies for "smoothgrad"
-    smoothgrad_noise: float = 0.05  # their noise (standard deviation, pictures in [0, 1]); the published code's: 0.0025
+    image_size: Size = param(128)
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'loss' (Eq. 3)")
+    epochs: Count = param(60)
+    sigma: NonNegative = param(2.0)
+    train_batch: Count = param(16)
+    learning_rate: Positive = param(2e-3)
+    method: Literal["discrepancy", "plain", "smoothgrad", "guided"] = param("discrepancy", "where the map comes from")
+    value_weight: NonNegative = param(0.5, "weight lambda of the values beside the directions (Eq. 3)")
+    backbone: str = param("lite0", "network that is the source, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((1, 2, 3), "its taps, in training and in judging; level l has stride 2^(l+1)")
+    pool: bool = param(False, "whether taps are compared behind a 2 x 2 max-pooling, as VGG has them")
+    standardise: bool = param(True, "whether its channels are brought to mean 0 and variance 1 over the good pictures")
+    normalise: bool = param(True, "whether it is shown pictures as its weights expect them; False: as they are, in [0, 1]")
+    cloner: Literal["slim", "published"] = param("slim", "network that learns; 'published': the paper's, for VGG-16")
+    width: Channels = param(16, "channels of the slim cloner's first stage")
+    guide_source: bool = param(True, "whether 'guided' holds at the rectifiers of the source too; False: of the cloner alone")
+    smoothgrad_n: Count = param(25, "copies of a picture for 'smoothgrad'")
+    smoothgrad_noise: NonNegative = param(0.05, "standard deviation of their noise (pictures in [0, 1]); published: 0.0025")
 
     own_image_score: ClassVar[str] = "loss"
     unseen: ClassVar[tuple[str, ...]] = ("method", "guide_source", "smoothgrad_n", "smoothgrad_noise")

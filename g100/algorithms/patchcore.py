@@ -8,7 +8,7 @@ __all__ = ['pool_patches', 'patch_features', 'projected_dim', 'fit_bytes', 'rewe
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #766156f0
 import sys
-from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from .neighbors import Neighbors
 from ..foundations.detector import Detector, Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.parameters import Count, Levels, Odd, Positive, Ratio, param
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
@@ -135,34 +136,39 @@ def announce(images: int, grid: int, dim: int, projection_dim: int | None, max_m
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #219ad5b4
 @torch.inference_mode()
 def remembered(model: PatchMemory, lessons: Lessons, projection_dim: int | None, max_memory: float | None) -> torch.Tensor:
-    "M, Eq. 3: the features (N h w, D) of all patches of the images."
+    "M, Eq. 3: the features of all patches of the images, (N h w, D) where nothing is padded."
     images, verbose = len(lessons.images), lessons.options.verbose
     h, w, dim = model.patches(torch.zeros(1, 3, *lessons.view.shape, device=lessons.device)).shape[1:]
     announce(images, h * w, dim, projection_dim, max_memory, verbose)
-    memory, filled = torch.empty(images * h * w, dim, device=lessons.device), 0
+    seen, start, filled = lessons.seen((h, w)), 0, 0
+    memory = torch.empty(int(seen.sum()), dim, device=lessons.device)
     for x in lessons.batches("remembering"):
-        z = model.patches(x).flatten(0, 2)
-        memory[filled : filled + len(z)], filled = z, filled + len(z)
+        z = model.patches(x)[seen[start : start + len(x)]]
+        memory[filled : filled + len(z)] = z
+        start, filled = start + len(x), filled + len(z)
     return memory
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #3f233276
-@dataclass(eq=False, repr=False, kw_only=True)
 class PatchCore(Detector):
     """The distance to the nearest of the remembered good patches (Roth et al., CVPR 2022, arXiv 2106.08265).
 
     After `fit`: `bank_`, `bank_neighbors_` and `radius_`, as `PatchMemory` has them.
+
+    Example
+    -------
+    >>> detector = PatchCore(coreset_ratio=0.05).fit("good/")
     """
 
-    image_score: str = "top_percent"  # of the smoothed map, or "max", "mean"; "reweighted": Eq. 7
-    backbone: str = "lite0"  # any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (2, 3)  # of the backbone, finest first; level l has stride 2^(l+1)
-    patch_size: int = 3  # p of Eq. 1, odd
-    feature_dim: int | None = None  # d of Eq. 1; None: as many as the levels have
-    coreset_ratio: float = 0.01  # |M_C| / |M|, in (0, 1]
-    projection_dim: int | None = 128  # to choose the coreset in, where that is four times narrower; None: never
-    n_neighbors: int = 9  # b of Eq. 7
-    max_memory: float | None = None  # gigabytes that `fit` may use; None: no limit
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'reweighted' (Eq. 7)")
+    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    patch_size: Odd = param(3, "side p of a patch in positions of the finest level (Eq. 1)")
+    feature_dim: Count | None = param(None, "numbers d that describe a patch (Eq. 1); None: as many as the levels have")
+    coreset_ratio: Ratio = param(0.01, "share |M_C| / |M| of the patches that is remembered")
+    projection_dim: Count | None = param(128, "dimension to choose the coreset in, where four times narrower; None: never")
+    n_neighbors: Count = param(9, "neighbours b that weigh the score of Eq. 7")
+    max_memory: Positive | None = param(None, "gigabytes that the features may take during `fit`; None: no limit")
 
     own_image_score: ClassVar[str] = "reweighted"
 
@@ -173,15 +179,6 @@ class PatchCore(Detector):
         recipe |= {"levels": (2, 3), "patch_size": 3, "feature_dim": 1024, "coreset_ratio": 0.1, "sigma": 4.0}
         recipe |= {"image_score": "reweighted"}
         return cls(**recipe | parameters)
-
-    def check(self) -> None:
-        super().check()
-        if not 0 < self.coreset_ratio <= 1:
-            raise G100Error(f"coreset_ratio={self.coreset_ratio}: wants a share in (0, 1], such as 0.01")
-        if self.n_neighbors < 1:
-            raise G100Error(f"n_neighbors={self.n_neighbors}: wants at least 1")
-        if self.patch_size < 1 or self.patch_size % 2 == 0:
-            raise G100Error(f"patch_size={self.patch_size}: wants an odd number, such as 3")
 
     def build(self, size: tuple[int, int]) -> PatchMemory:
         return PatchMemory(Backbone(self.backbone, self.levels, self.weights), self.patch_size, self.feature_dim)

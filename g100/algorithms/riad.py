@@ -7,11 +7,11 @@ __all__ = ['masks', 'block', 'UNet', 'inpaint', 'distance', 'painting_loss', 'Pa
            'check_cells', 'RIAD']
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #551dd427
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
@@ -19,6 +19,7 @@ from ..foundations.detector import Lessons, generator
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas
+from ..foundations.parameters import Channels, Count, NonNegative, Positive, Side, Size, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
 
@@ -146,32 +147,33 @@ def check_cells(image_size: int | tuple[int, int], ks: tuple[int, ...], n: int, 
         raise G100Error(f"n={n}: wants at least 2 masks, and at most the {cells} cells of k={k}")
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #1de295be
-@dataclass(eq=False, repr=False, kw_only=True)
 class RIAD(TrainedDetector):
     """What can be painted from its surroundings is good (Zavrtanik et al., Pattern Recognition 112, 2021).
 
     After `fit`: `unet_`; `hidden_`, the masks; `history_`, one row an epoch; `stopped_`, why it ended.
+
+    Example
+    -------
+    >>> detector = RIAD(image_size=128, epochs=60).fit("good/")
     """
 
-    image_size: int | tuple[int, int] = 96
-    image_score: str = "top_percent"
-    epochs: int = 40
-    train_batch: int = 8
-    learning_rate: float = 2e-3
-    ks: tuple[int, ...] = (2, 4, 8, 16)  # sides of the cells, in pixels of the network's input
-    n: int = 3  # masks that share the picture between them
-    width: int = 16  # channels of the first layer
-    depth: int = 3  # how often the U-Net halves
-    shuffle: int = 2  # pixels of the input, a side, that make one position of the first layer
-    gms_weight: float = 1.0  # lambda_G
-    ssim_weight: float = 1.0  # lambda_S
+    image_size: Size = param(96)
+    image_score: str = param("top_percent")
+    epochs: Count = param(40)
+    train_batch: Count = param(8)
+    learning_rate: Positive = param(2e-3)
+    ks: tuple[Side, ...] = param((2, 4, 8, 16), "sides k of the cells that are hidden, in pixels of the network's input")
+    n: Count = param(3, "masks that share the picture between them, at least 2")
+    width: Channels = param(16, "channels of the first layer")
+    depth: Annotated[int, Ge(1), Le(12)] = param(3, "how often the U-Net halves")
+    shuffle: Annotated[int, Ge(1), Le(64)] = param(2, "pixels of the input, a side, that make one position of the first layer")
+    gms_weight: NonNegative = param(1.0, "weight lambda_G of the gradient magnitude similarity in the loss")
+    ssim_weight: NonNegative = param(1.0, "weight lambda_S of the structural similarity in the loss")
 
     def check(self) -> None:
         super().check()
-        if not self.ks or any(not isinstance(k, int) or k < 1 for k in self.ks):
-            raise G100Error(f"ks={self.ks}: wants whole numbers above 0, such as (4, 8, 16)")
-        if min(self.width, self.depth, self.shuffle) < 1:
-            raise G100Error(f"width={self.width}, depth={self.depth}, shuffle={self.shuffle}: each wants at least 1")
+        if not self.ks:
+            raise G100Error("ks=(): wants at least one side of cells, such as (4, 8, 16)")
         check_cells(self.image_size, self.ks, self.n, self.shuffle * 2**self.depth)
 
     def build(self, size: tuple[int, int]) -> Painter:

@@ -12,7 +12,8 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,9 @@ from g100.foundations.detector import (
     good_only,
     pick_device,
 )
-from ..foundations.errors import G100Error, unknown
+from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.parameters import Count, Levels, Positive, param
 from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #24120773
@@ -285,23 +287,27 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
     return Fitted(judge, calibration, options.device, counts, parameters, notes, held_out)
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #b237524c
-@dataclass(eq=False, repr=False, kw_only=True)
 class SemiOrthogonal(Detector):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
 
     After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures (or
     crops) that taught; `aspect_`, the smallest and the largest width / height among them.
+
+    Example
+    -------
+    >>> detector = SemiOrthogonal(k=150).fit("good/")
     """
 
-    image_score: str = "top_percent"  # of the smoothed map, or "max", "mean"
-    backbone: str = "lite0"  # any timm network with features
-    weights: str = "embedded"  # "embedded", "pretrained", "random", or a .safetensors file
-    levels: tuple[int, ...] = (1, 2, 3)  # of the backbone, finest first; level l has stride 2^(l+1)
-    k: int = 100  # the dimension of the embedding, at most the number of features
-    epsilon: float = 0.01  # added to each variance, in squared units of the features
-    upsampling: str = "bilinear"  # of the coarser levels, or "nearest"
-    storage: str = "full"  # of the model in memory: "packed" is two thirds of it, "half" a sixth but cannot be updated
-    max_memory: float | None = None  # gigabytes that `fit` may use; None: no limit
+    image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")
+    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
+    levels: Levels = param((1, 2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    k: Count = param(100, "dimension of the embedding, at most the number of features")
+    epsilon: Positive = param(0.01, "added to each variance, in squared units of the features")
+    upsampling: Literal["bilinear", "nearest"] = param("bilinear", "how coarser levels come to the finest one's grid")
+    storage: Literal["full", "packed", "half"] = param(
+        "full", "how the model lies in memory; 'packed' takes two thirds of it, 'half' a sixth but cannot be updated")
+    max_memory: Positive | None = param(None, "gigabytes that `fit` may use; None: no limit")
 
     @classmethod
     def paper(cls, **parameters) -> "SemiOrthogonal":
@@ -312,13 +318,6 @@ class SemiOrthogonal(Detector):
 
     def check(self) -> None:
         super().check()
-        if self.k < 1:
-            raise G100Error(f"k={self.k}: wants at least 1")
-        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise G100Error(f"epsilon={self.epsilon}: wants a finite variance above 0, such as 0.01")
-        for name, known in (("upsampling", UPSAMPLING), ("storage", STORAGE)):
-            if (value := getattr(self, name)) not in known:
-                raise unknown(name, value, known)
         if self.storage == "half" and self.epsilon < 1e-8:
             raise G100Error(f"epsilon={self.epsilon}: at least 1e-8 with storage='half', whose numbers end at 65504")
 
@@ -337,16 +336,16 @@ class SemiOrthogonal(Detector):
         lessons.notes["seen"] = take_in(model, scatter, 0, lessons)
         whiten(model, scatter, lessons.notes["seen"], self.epsilon)
 
-    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False):
+    def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Take in more good pictures, (1 - calibration) of them to learn from; all held-out ones set the thresholds.
 
-        X, y, verbose: as for `fit`, which this is before the first; device: of a first fit. Parameters must be those of
-        the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error for
-        what cannot be added; then, and when it is interrupted, the detector stays what it was.
+        X, y, verbose, channels: as for `fit`, which this is before the first; device: of a first fit. Parameters must be
+        those of the fit; `sigma`, `image_score`, `opening` and `target_fpr` may change, and are taken over. Raises G100Error
+        for what cannot be added; then, and when it is interrupted, the detector stays what it was.
         """
         if not hasattr(self, "fitted_"):
-            return self.fit(X, y, device=device, verbose=verbose)
+            return self.fit(X, y, device=device, verbose=verbose, channels=channels)
         self.check()
         device = self.fitted_.device if device == "auto" else pick_device(device)
-        self.fitted_ = extended(self, good_only(as_image_set(X), y), Options(device, verbose))
+        self.fitted_ = extended(self, good_only(as_image_set(X, channels), y), Options(device, verbose))
         return self

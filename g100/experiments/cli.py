@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'CHUNK', 'parse_settings', 'show_row',
-           'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there', 'inspect', 'seeds_from',
-           'benchmark', 'list_', 'version', 'main']
+           'metric_size_from', 'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there',
+           'inspect', 'seeds_from', 'benchmark', 'list_', 'version', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -72,10 +72,19 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Paper = Annotated[bool, typer.Option("--paper", help="Start from the published recipe.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work.")]
 
+# %% ../../nbs/3_experiments/32_cli.ipynb #97d96304
+def metric_size_from(text: str) -> int | None:
+    "The longer side in pixels at which pixels are judged; None for `own`, each picture's own size."
+    if text == "own":
+        return None
+    if not text.isdecimal():
+        raise G100Error(f"--metric-size {text}: wants the longer side in whole pixels, such as 256, or own")
+    return int(text)
+
 # %% ../../nbs/3_experiments/32_cli.ipynb #ede80d64
 @app.command()
 def run(
-    algorithm: Annotated[str, typer.Argument(help="A name that `g100 list` shows, such as patchcore.")],
+    algorithm: Annotated[str, typer.Argument(help="A name that `g100 list` shows, such as patchcore, or module:Class.")],
     data: Annotated[str, typer.Option(help="A data set that `g100 list` shows, such as mvtec:DIR.")],
     out: Out,
     backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18.")] = None,
@@ -85,6 +94,7 @@ def run(
     seed: Seed = 0,
     device: Device = "auto",
     limit_train: Annotated[int | None, typer.Option(help="Learn from a seeded sample of so many.")] = None,
+    metric_size: Annotated[str, typer.Option(help="Longer side at which pixels are judged, or own: each picture's.")] = "256",
     skip_unreadable: Skip = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
     force: Force = False,
@@ -96,6 +106,7 @@ def run(
     named = {"backbone": backbone, "weights": weights}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
+    options["metric_size"] = metric_size_from(metric_size)
     row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, verbose=True, **options)
     if is_first():
         show_row(row, out)
@@ -152,16 +163,16 @@ def write_verdicts(file: Path, lines: Iterator[list], total: int) -> int:
 CHUNK = 32  # batches
 
 
-def judge_chunk(model: Path, device: str, images, pictures: Path) -> list[list]:
+def judge_chunk(model: Path, device: str, algorithm: str | None, images, pictures: Path) -> list[list]:
     "The lines of verdicts.csv for some pictures; what a worker does."
     from g100.foundations.detector import load
 
     if not pictures.is_dir():
         raise G100Error(f"{platform.node()} does not see {pictures}: --out must be on a shared file system")
-    return list(judged(load(model, device), images, pictures))
+    return list(judged(load(model, device, algorithm), images, pictures))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
-def judged_there(client, model: Path, device: str, images, pictures: Path) -> Iterator[list]:
+def judged_there(client, model: Path, device: str, algorithm: str | None, images, pictures: Path) -> Iterator[list]:
     "As `judged`, by the workers of a cluster."
     from distributed import KilledWorker
 
@@ -169,11 +180,11 @@ def judged_there(client, model: Path, device: str, images, pictures: Path) -> It
     from g100.foundations.store import read_card
 
     step = CHUNK * read_card(model)["parameters"]["batch_size"]
-    calls = [(model, device, images[i : i + step], pictures) for i in range(0, len(images), step)]
+    calls = [(model, device, algorithm, images[i : i + step], pictures) for i in range(0, len(images), step)]
     waiting, turn = {}, 0
     for i, answer in answers(client, judge_chunk, calls):
         if isinstance(answer, KilledWorker):
-            raise G100Error(f"workers died on the pictures from {calls[i][2].names[0]} on: {' '.join(str(answer).split())}")
+            raise G100Error(f"workers died on the pictures from {calls[i][3].names[0]} on: {' '.join(str(answer).split())}")
         if isinstance(answer, BaseException):
             raise answer
         waiting[i] = answer
@@ -188,6 +199,7 @@ def inspect(
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     out: Out,
     device: Device = "auto",
+    algorithm: Annotated[str | None, typer.Option(help="module:Class of a model whose algorithm g100 does not know.")] = None,
     scheduler: Scheduler = None,
     skip_unreadable: Skip = False,
     force: Force = False,
@@ -197,12 +209,12 @@ def inspect(
     from g100.foundations.detector import load
     from g100.foundations.store import fresh_folder
 
-    detector, images = load(model, "cpu" if scheduler else device), gather(paths, skip_unreadable)
+    detector, images = load(model, "cpu" if scheduler else device, algorithm), gather(paths, skip_unreadable)
     with connected(scheduler) if scheduler else nullcontext() as client, fresh_folder(out.absolute(), force) as draft:
         (pictures := draft / "pictures").mkdir()
         lines = judged(detector, images, pictures)
         if client:
-            lines = judged_there(client, model.absolute(), device, images, pictures)
+            lines = judged_there(client, model.absolute(), device, algorithm, images, pictures)
         found = write_verdicts(draft / "verdicts.csv", lines, len(images))
     print(f"{found} of {len(images)} pictures called abnormal; verdicts in {out / 'verdicts.csv'}, "
           f"overlays in {out / 'pictures'}")  # fmt: skip
@@ -218,7 +230,7 @@ def seeds_from(text: str) -> list[int]:
 # %% ../../nbs/3_experiments/32_cli.ipynb #68dedec8
 @app.command()
 def benchmark(
-    algorithms: Annotated[str, typer.Option(help="Names that `g100 list` shows, with commas between.")],
+    algorithms: Annotated[str, typer.Option(help="Names that `g100 list` shows, or module:Class, with commas between.")],
     data: Annotated[list[str], typer.Option(help="A data set, as for `g100 run`; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the benchmark; what is finished in it is kept.")],
     seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0",
@@ -246,11 +258,14 @@ def list_(backbones: Annotated[str, typer.Option(help="Show timm's networks whos
     "Name the algorithms, the data sets and the backbones."
     from g100.foundations.features import list_backbones
     from g100.foundations.layouts import SPECS
-    from g100.foundations.detector import ALGORITHMS, algorithm
+    from g100.foundations.detector import algorithm, algorithms
 
     print("algorithms")
-    for name in ALGORITHMS:
-        print(f"  {name:12s} {(algorithm(name).__doc__ or '').strip().splitlines()[0]}")
+    for name in algorithms():
+        try:
+            print(f"  {name:12s} {algorithm(name).__doc__.splitlines()[0]}")
+        except G100Error as error:  # of a package that was installed beside g100
+            print(f"  {name:12s} cannot be used: {error}")
     print("data sets")
     for spec, what in SPECS.items():
         print(f"  {spec:18s} {what}")

@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm}-{self.label}-{self.seed}"
+        return re.sub(r"[^\w.-]+", "-", f"{self.algorithm}-{self.label}-{self.seed}")
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #fc57c315
 def parameters_for(algorithms: list[str], settings: dict) -> dict[str, dict]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from g100.foundations.detector import (
 from .errors import G100Error, needs
 from .features import Backbone
 from .pictures import as_image_set
+from .parameters import Count, NonNegative, Positive, Share, param
 from .recipe import OPTIMIZERS, SCHEDULES, Pictures, Recipe, flips
 from .store import digest
 
@@ -290,23 +291,22 @@ def shaping(detector: "TrainedDetector", model: nn.Module, lessons: Lessons) -> 
     return {"algorithm": type(detector).__name__} | told | {"pretrained weights": given, "labelled pictures": labelled}
 
 # %% ../../nbs/1_foundations/14_loop.ipynb #a833c003
-@dataclass(eq=False, repr=False, kw_only=True)
 class TrainedDetector(Detector):
     "A detector whose module is trained. After `fit`: `history_`, one row an epoch, and `stopped_`, why it ended."
 
-    epochs: int = 30  # through the pictures that teach
-    train_batch: int = 16  # pictures in a step; `batch_size` is for judging
-    learning_rate: float = 1e-3  # at its highest
-    optimizer: str = "adam"  # or "adamw", "sgd" (Nesterov, momentum 0.9)
-    weight_decay: float = 0.0  # of the optimizer
-    schedule: str = "cosine"  # of the learning rate, or "step", "exponential", "constant"
-    clip: float | None = None  # longest gradient; None: any
-    validation: float = 0.1  # share of the pictures that teach, set aside for the validation loss; 0: none
-    patience: int | None = None  # epochs without a better validation loss; None: never stop early
-    max_minutes: float | None = None  # a time budget beside the epochs; makes results depend on the machine
-    mixed_precision: str = "no"  # or "bf16"
-    flip: str = ""  # "h", "v", "hv": where a mirrored part is a good part
-    cache_gigabytes: float = 1.0  # decoded pictures are kept in memory up to this
+    epochs: Count = param(30, "passes through the pictures that teach")
+    train_batch: Count = param(16, "pictures in a step; `batch_size` is for judging")
+    learning_rate: Positive = param(1e-3, "learning rate at its highest")
+    optimizer: Literal["adam", "adamw", "sgd"] = param("adam", "how weights follow gradients; sgd: Nesterov's, momentum 0.9")
+    weight_decay: NonNegative = param(0.0, "weight decay of the optimizer")
+    schedule: Literal["cosine", "step", "exponential", "constant"] = param("cosine", "course of the learning rate")
+    clip: Positive | None = param(None, "longest gradient; None: any")
+    validation: Share = param(0.1, "share of the pictures that teach, set aside for the validation loss; 0: none")
+    patience: Count | None = param(None, "epochs without a better validation loss before it stops; None: it never does")
+    max_minutes: Positive | None = param(None, "time budget beside the epochs; makes results depend on the machine")
+    mixed_precision: Literal["no", "bf16"] = param("no", "precision of the training's products")
+    flip: Literal["", "h", "v", "hv", "vh"] = param("", "axes along which a mirrored part is a good part too")
+    cache_gigabytes: NonNegative = param(1.0, "gigabytes of memory up to which decoded pictures are kept")
 
     together: ClassVar[bool] = True
     unseen: ClassVar[tuple[str, ...]] = ()  # parameters that training does not see
@@ -323,19 +323,18 @@ class TrainedDetector(Detector):
 
     def check(self) -> None:
         super().check()
-        self.recipe(), flips(self.flip)
-        if not 0 <= self.validation < 1:
-            raise G100Error(f"validation={self.validation}: wants a share in [0, 1), such as 0.1")
+        self.recipe()
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, checkpoint=None, resume: bool = False):
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb", checkpoint=None,
+            resume: bool = False) -> Self:  # fmt: skip
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
-        X, y, device, verbose: as every detector takes them. checkpoint: a file, written while training; resume: continue
-        from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
+        X, y, device, verbose, channels: as every detector takes them. checkpoint: a file, written while training; resume:
+        continue from it if it is there. Raises G100Error for what cannot be, and when the loss becomes nan.
         """
         self.check()
         options = Options(pick_device(device), verbose, None if checkpoint is None else Path(checkpoint), resume)
-        return self._fit(good_only(as_image_set(X), y), options)
+        return self._fit(good_only(as_image_set(X, channels), y), options)
 
     def _fit(self, good, options: Options, abnormal=None):
         needs("accelerate", extra="train")

@@ -8,39 +8,34 @@ __all__ = ['SCHEDULES', 'OPTIMIZERS', 'Recipe', 'Pictures', 'flips']
 # %% ../../nbs/1_foundations/13_recipe.ipynb #e26cc798
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
-from .errors import G100Error, unknown
+from .errors import G100Error
+from .parameters import Count, Declared, NonNegative, Positive, Whole, check_values, param
 from .pictures import ImageSet
 from .views import View, batches
 
 # %% ../../nbs/1_foundations/13_recipe.ipynb #c004dc6e
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Declared, frozen=True):
     "How to train. Wrong values raise G100Error."
 
-    epochs: int = 30
-    batch_size: int = 16  # pictures in a step, over all processes
-    learning_rate: float = 1e-3
-    optimizer: str = "adam"  # "adam", "adamw", "sgd" (Nesterov, momentum 0.9)
-    weight_decay: float = 0.0
-    schedule: str = "cosine"  # "cosine", "step", "exponential", "constant"
-    clip: float | None = None  # longest gradient; None: any
-    patience: int | None = None  # epochs without a better validation loss; None: never stop early
-    max_minutes: float | None = None  # a time budget beside the epochs; makes results depend on the machine
-    mixed_precision: str = "no"  # or "bf16"
-    seed: int = 0
+    epochs: Count = param(30, "passes through the pictures that teach")
+    batch_size: Count = param(16, "pictures in a step, over all processes")
+    learning_rate: Positive = param(1e-3, "learning rate at its highest")
+    optimizer: Literal["adam", "adamw", "sgd"] = param("adam", "how weights follow gradients; sgd: Nesterov's, momentum 0.9")
+    weight_decay: NonNegative = param(0.0, "weight decay of the optimizer")
+    schedule: Literal["cosine", "step", "exponential", "constant"] = param("cosine", "course of the learning rate")
+    clip: Positive | None = param(None, "longest gradient; None: any")
+    patience: Count | None = param(None, "epochs without a better validation loss before it stops; None: it never does")
+    max_minutes: Positive | None = param(None, "time budget beside the epochs; makes results depend on the machine")
+    mixed_precision: Literal["no", "bf16"] = param("no", "precision of the training's products")
+    seed: Whole = param(0, "seed of every random choice")
 
     def __post_init__(self):
-        for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("mixed_precision", ("no", "bf16"))):
-            if getattr(self, name) not in table:
-                raise unknown(name, getattr(self, name), table)
-        for name in ("epochs", "batch_size", "learning_rate", "clip", "patience", "max_minutes"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise G100Error(f"{name}={value}: wants a number above 0")
+        check_values(self)
 
 # %% ../../nbs/1_foundations/13_recipe.ipynb #7a893798
 SCHEDULES = {

@@ -15,8 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -132,12 +133,16 @@ PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib"}
 
 
 def plain(value):
-    "What JSON can hold of a path or of one of numpy's numbers."
-    return value.item() if hasattr(value, "item") else str(value)
+    "What JSON can hold of a path or of one of numpy's numbers. TypeError for anything else."
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"JSON holds no {type(value).__name__}")
 
 
 def canonical(card: dict) -> str:
-    "The one text of a card, whatever its file looks like. ValueError where it holds nan or infinity."
+    "The one text of a card, whatever its file looks like. ValueError for nan or infinity, TypeError for what JSON cannot hold."
     return json.dumps(card, sort_keys=True, allow_nan=False, default=plain)
 
 
