@@ -226,10 +226,10 @@ def aspects(images: ImageSet) -> tuple[float, float]:
     return min(found), max(found)
 
 
-def warn_of_aspects(low: float, high: float, resize: int | None) -> None:
+def warn_of_aspects(low: float, high: float, fit: str) -> None:
     "A warning where the pictures are not all of about one shape."
     if high > 1.1 * low:
-        how = "stretched" if resize is None else "cropped"
+        how = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[fit]
         warnings.warn(f"pictures of differing aspect (width / height {low:.2f} to {high:.2f}) are {how} to one size; each "
                       "position should show the same part of all pictures", stacklevel=2)  # fmt: skip
 
@@ -327,7 +327,7 @@ class SemiOrthogonal(Detector):
     @torch.no_grad()
     def learn(self, model: Gaussians, lessons: Lessons) -> None:
         lessons.notes["aspect"] = list(aspects(lessons.images))
-        warn_of_aspects(*lessons.notes["aspect"], self.resize)
+        warn_of_aspects(*lessons.notes["aspect"], lessons.view.fit)
         model.W = haar(sum(model.backbone.channels), self.k, self.seed).to(lessons.device)
         P = model.backbone(torch.zeros(1, 3, *lessons.view.shape, device=lessons.device))[0][0, 0].numel()
         announce(self, len(lessons.images), P, lessons.options.verbose)
