@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for mypy and for completion; at run time the same names com
     from g100.foundations.errors import G100Error as G100Error
     from g100.foundations.layouts import load_data as load_data
     from g100.foundations.pictures import ImageSet as ImageSet
+    from g100.foundations.pictures import as_image_set as as_image_set
 
 _HOME = {
     "G100Error": "foundations.errors",

@@ -1,10 +1,14 @@
 """The contract that every detector keeps, on a small one; test_patchcore.py asks the same of PatchCore."""
 
+import base64
+import dataclasses
 import json
 import os
 import pickle
+import re
 import stat
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,10 +17,10 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from g100.foundations.detector import Detector, Judge, Scoring, generator, load, pick_device, split
+from g100.foundations.detector import Detector, Inspection, Judge, Scoring, generator, load, pick_device, split
 from g100.foundations.errors import G100Error
-from g100.foundations.maps import tile_starts
-from g100.foundations.pictures import as_image_set
+from g100.foundations.maps import overlay, tile_starts
+from g100.foundations.pictures import ImageSet, as_image_set
 from g100.foundations.store import write_model
 from g100.foundations.views import View
 from tests.toys import Mean, MeanPicture, line_of, pictures, spotted
@@ -509,3 +513,61 @@ def test_wrong_tiling_is_one_line_that_names_it(parameters, word):
 
 def test_a_picture_smaller_than_a_crop_is_refused_by_name(tiled):
     assert "000001 has 31 x 50 pixels, less than tile=32" in line_of(tiled.inspect, [large(), large(31, 50)])
+
+
+@pytest.fixture(scope="module")
+def seen():
+    "Verdicts on pictures with strange names, two of them spotted."
+    names = ["a.png", "<img src=x onerror=alert(1)>", "$x_1$", "d&\"'", "e"]
+    images = [*np.full((3, 48, 48, 3), 128, np.uint8), *spotted(2, 48)[0]]
+    found = ImageSet(images, names, [0, 0, 0, 1, 1], ["good"] * 3 + ["spot"] * 2, [None] * 5)
+    return MeanPicture(image_size=32, sigma=1.0).fit(pictures(30, 48), device="cpu").inspect(found)
+
+
+def test_an_inspection_is_taken_apart_as_an_array_is(seen):
+    np.testing.assert_array_equal(seen[1:3].score, seen.score[1:3])
+    np.testing.assert_array_equal(seen[seen.is_anomalous].map, seen.map[seen.is_anomalous])
+    np.testing.assert_array_equal(seen[[4, 0]].mask, seen.mask[[4, 0]])
+    assert seen[-1].names == seen["e"].names == ("e",) and len(seen[1]) == 1 and len(seen[:0]) == 0
+    assert [part.names[0] for part in seen] == list(seen.names)
+    assert seen[[4, 0]].images.names == ("e", "a.png")
+    assert Inspection.join([seen[:2], seen[2:]]).images.names == seen.names
+    assert "did you mean 'a.png'" in line_of(lambda: seen["a.pn"])
+    with pytest.raises(IndexError):
+        seen[5]
+
+
+def test_the_table_of_an_inspection_is_plain(seen):
+    rows = json.loads(json.dumps(seen.table()))
+    assert [row["name"] for row in rows] == list(seen.names)
+    assert [row["is_anomalous"] for row in rows] == seen.is_anomalous.tolist() == [False] * 3 + [True] * 2
+    np.testing.assert_allclose([row["score"] for row in rows], seen.score)
+    np.testing.assert_allclose([row["marked"] for row in rows], seen.mask.mean(axis=(1, 2)))
+
+
+def test_an_inspection_shows_itself(seen):
+    page = seen._repr_html_()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(sources) == 5 and page.count("<b>abnormal</b>") == 2
+    first = cv2.imdecode(np.frombuffer(base64.b64decode(sources[0]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    worst = int(np.argmax(seen.score))
+    low_high = seen.calibration.color_range
+    np.testing.assert_array_equal(first, overlay(seen.images[worst], seen.map[worst], seen.mask[worst], View(32), low_high))
+    assert repr(seen) == "Inspection(5 pictures: 2 called abnormal)"
+
+
+def test_an_inspection_plots_one_picture(seen, tmp_path):
+    for which in (1, "$x_1$"):
+        figure = seen.plot(which)
+        figure.savefig(tmp_path / "one.png")
+        assert figure.axes[0].get_title() == (seen.names[which] if isinstance(which, int) else which)
+    bare = dataclasses.replace(seen, images=None)
+    assert bare._repr_html_() is None and "does not know its pictures" in line_of(bare.plot)
+
+
+def test_large_pictures_in_crops_are_shown_small():
+    detector = MeanPicture(image_size=16, sigma=0.0, tile=32).fit(pictures(30, 64), device="cpu")
+    seen = detector.inspect([pictures(1, 200)[0], pictures(1, 64)[0]])
+    assert seen._repr_html_().count("<img") == 2
+    assert seen.plot(0).axes[1].images[0].get_array().shape == (200, 200, 3)

@@ -31,7 +31,9 @@ def snippets() -> str:
 def said(tmp_path_factory) -> dict[str, str]:
     "What mypy says of two files, as a user's project has them: the README's snippets, and mistakes."
     home = tmp_path_factory.mktemp("mypy")
-    (home / "right.py").write_text(snippets() + "from g100 import G100Error, FCDD, RIAD, SemiOrthogonal, run_experiment\n")
+    first = "import numpy as np\n\nframe = np.zeros((9, 9, 3), np.uint8)\n"
+    last = "from g100 import G100Error, FCDD, RIAD, SemiOrthogonal, run_experiment\n"
+    (home / "right.py").write_text(first + snippets() + last)
     (home / "wrong.py").write_text("from g100 import FAVAE, KDAD, PatchCore\n" + "\n".join(WRONG))
     skipped = "\n".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = True" for name in ELSEWHERE)
     (home / "mypy.ini").write_text(f"[mypy]\nmypy_path = {ROOT}\n{skipped}\n[mypy-g100.*]\nignore_errors = True\n")

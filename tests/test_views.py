@@ -199,3 +199,19 @@ def test_batches_name_the_broken_picture_and_show_progress(tmp_path, capsys):
     assert "3.png" in line_of(list, batches(as_image_set(tmp_path), View(8), 2))
     assert capsys.readouterr().err == ""
     line_of(list, batches(some_set(), View(8), 0))
+
+
+# ---- strips
+
+
+def test_a_strip_is_refused_by_name_before_it_explodes(tmp_path):
+    cropped, straight = View(8, 9), View(8)
+    for H, W in ((101, 1), (1, 4000), (5, 501)):
+        strip = np.zeros((H, W, 3), np.uint8)
+        for work, *args in ((cropped.image, strip), (cropped.mask, strip[..., 0]), (cropped.back, np.zeros((8, 8)), (H, W))):
+            line = line_of(work, *args)
+            assert f"{H} x {W} pixels" in line and "resize=9" in line and "resize=None" in line
+        assert straight.image(strip).shape == (3, 8, 8) and straight.back(np.zeros((8, 8)), (H, W)).shape == (H, W)
+    assert cropped.image(np.zeros((100, 1, 3), np.uint8)).shape == (3, 8, 8)
+    save(tmp_path / "strip.png", strip)
+    assert line_of(list, batches(as_image_set(tmp_path), cropped, 2)).startswith("strip.png: a picture of 5 x 501 pixels")
