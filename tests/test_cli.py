@@ -22,7 +22,7 @@ from PIL import Image
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.experiments import experiment as room
-from g100.experiments.cli import parse_settings
+from g100.experiments.cli import metric_size_from, parse_settings
 from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb, run_experiment, write_results
 from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
 from g100.foundations.errors import G100Error
@@ -400,3 +400,9 @@ def test_what_is_told_to_a_run_is_no_parameter():
         assert f"{name} is no parameter of RIAD any more" in line_of(room.make_detector, "riad", {name: "x"}, True)
     made = room.make_detector("patchcore", {"levels": [2, 3]}, paper=True)
     assert made.levels == (2, 3) and made.backbone == PatchCore.paper().backbone
+
+
+def test_the_metric_size_is_pixels_or_own():
+    assert metric_size_from("512") == 512 and metric_size_from("own") is None
+    for wrong in ("big", "-3", "2.5", ""):
+        assert "--metric-size" in line_of(metric_size_from, wrong) and "own" in line_of(metric_size_from, wrong)

@@ -111,8 +111,7 @@ def pixel_metrics(images: ImageSet, verdicts: Inspection, detector: Detector,
     each, known = np.full(len(images), np.nan), np.flatnonzero(images.labels >= 0)
     if not images.has_masks:
         return dict.fromkeys(PIXEL), each
-    judged = Inspection((), verdicts.score[known], verdicts.map[known], verdicts.mask[known], verdicts.is_anomalous[known])
-    regions, maps, total, lost = on_one_frame(images[known], judged, detector, metric_size)
+    regions, maps, total, lost = on_one_frame(images[known], verdicts[known], detector, metric_size)
     found = pixel_scores(regions, maps, detector.pixel_threshold_, images.labels[known] == 0)
     if found["pictures"] is not None:
         each[known] = found["pictures"]
