@@ -219,7 +219,9 @@ def measure(done: Experiment) -> dict:
     row = {"algorithm": done.algorithm, "dataset": data.name, "category": data.category, "seed": detector.seed}
     row |= {"params": parameters, "backbone": parameters.get("backbone"), "image_size": parameters["image_size"]}
     row |= {"counts": counts, "threshold_image": detector.threshold_, "threshold_pixel": detector.pixel_threshold_}
-    row |= {"target_fpr": detector.target_fpr} | metrics | {"fit_seconds": done.seconds["fit"]}
+    row |= {"target_fpr": detector.target_fpr, "promised_fpr": detector.promised_fpr_}
+    row |= {"calibration_method": detector.calibration_.method, "calibration_shortage": detector.shortage_}
+    row |= metrics | {"fit_seconds": done.seconds["fit"]}
     row |= {"seconds_per_image": done.seconds["inspect the test pictures"] / len(labels)}
     row |= {"peak_memory_mb": peak_memory_mb(), "versions": versions(), "machine": machine()}
     row |= {"commit": commit(), "dataset_sha256": sha256}
@@ -242,13 +244,15 @@ def check_vacant(folder) -> Path:
 
 
 def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: float) -> None:
-    "One line a picture: name, label, defect, score, threshold, verdict, share of the picture that is marked."
+    "One line a picture: name, label, defect, score, threshold, verdict, share of the picture that is marked, p-value."
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out)
-        rows.writerow(["name", "label", "defect", "score", "threshold", "is_anomalous", "marked"])
+        rows.writerow(["name", "label", "defect", "score", "threshold", "is_anomalous", "marked", "p_value"])
+        p_value = verdicts.p_value
         for i, name in enumerate(verdicts.names):
             judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
-            rows.writerow([name, images.labels[i], images.defects[i], *judged, f"{verdicts.mask[i].mean():.4f}"])
+            marked = f"{verdicts.mask[i].mean():.4f}"
+            rows.writerow([name, images.labels[i], images.defects[i], *judged, marked, f"{p_value[i]:.4g}"])
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #d0e67f3f
 def overlay_name(name: str) -> str:
