@@ -556,7 +556,7 @@ def test_an_inspection_shows_itself(seen):
     worst = int(np.argmax(seen.score))
     low_high = seen.calibration.color_range
     np.testing.assert_array_equal(first, overlay(seen.images[worst], seen.map[worst], seen.mask[worst], View(32), low_high))
-    assert repr(seen) == "Inspection(5 pictures: 2 called abnormal)"
+    assert repr(seen).startswith("Inspection(5 pictures: 2 called abnormal; 6 good pictures calibrate")
 
 
 def test_an_inspection_plots_one_picture(seen, tmp_path):
