@@ -155,7 +155,15 @@ class Inspection:
         return len(self.score)
 
     def __repr__(self) -> str:
-        return f"Inspection({len(self)} pictures: {int(np.sum(self.is_anomalous))} called abnormal)"
+        few = self.calibration.shortage if self.calibration else None
+        return f"Inspection({len(self)} pictures: {int(np.sum(self.is_anomalous))} called abnormal{f'; {few}' if few else ''})"
+
+    @property
+    def p_value(self) -> np.ndarray:
+        "(N,), how probable so high a score is for a good picture; `is_anomalous` is p_value <= the rate that is promised."
+        if self.calibration is None:
+            raise G100Error("this Inspection does not know its calibration; take one that a detector's inspect gave")
+        return self.calibration.p_values(self.score)
 
     def __getitem__(self, which) -> "Inspection":
         return chosen(self, which)
@@ -167,10 +175,11 @@ class Inspection:
         return None if self.images is None else gallery(self)
 
     def table(self) -> list[dict[str, Any]]:
-        "One row a picture, plain Python values, ready for `pandas.DataFrame`: name, score, verdict, share that is marked."
-        rows = zip(self.names, self.score, self.is_anomalous, self.mask, strict=True)
-        return [{"name": name, "score": float(score), "is_anomalous": bool(abnormal), "marked": float(np.mean(mask))}
-                for name, score, abnormal, mask in rows]  # fmt: skip
+        "One row a picture, plain Python values, ready for `pandas.DataFrame`: name, score, verdict, share marked, p-value."
+        p = [None] * len(self) if self.calibration is None else self.p_value.tolist()
+        rows = zip(self.names, self.score, self.is_anomalous, self.mask, p, strict=True)
+        return [{"name": name, "score": float(score), "is_anomalous": bool(abnormal), "marked": float(np.mean(mask)),
+                 "p_value": p} for name, score, abnormal, mask, p in rows]  # fmt: skip
 
     def plot(self, i: int | str = 0) -> "Figure":
         "One picture, by number or name, beside itself with heat and outline: a matplotlib Figure. G100Error without [report]."
