@@ -63,7 +63,7 @@ def case(name: str, seed: int) -> dict[str, np.ndarray]:
     kind, parameters = CASES[name]
     train, more, good, bad = parts(seed)
     both = [*good.images, *bad.images]
-    detector = getattr(g100, kind)(seed=seed, batch_size=8, **parameters)
+    detector = getattr(g100, kind)(**{"seed": seed, "batch_size": 8, "calibration": 0.2} | parameters)
     if name == "fcdd-labelled":
         labelled = [*train.images, *bad.images]
         detector.fit(labelled, [0] * len(train) + [1] * len(bad))

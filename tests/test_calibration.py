@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from g100.foundations.calibration import conformal_threshold, guaranteed_fpr, min_max, normals_needed
+from g100.foundations.calibration import (
+    Calibration,
+    conformal_p_values,
+    conformal_threshold,
+    guaranteed_fpr,
+    least_fpr,
+    min_max,
+    normals_needed,
+)
 from g100.foundations.errors import G100Error
 from g100.foundations.metrics import auroc
 
@@ -112,6 +120,10 @@ def test_min_max_is_not_clipped_and_keeps_the_kind():
     (lambda: guaranteed_fpr(0, 0.1), "n must be"),
     (lambda: guaranteed_fpr(5, -0.1), "target_fpr"),
     (lambda: normals_needed(2), "target_fpr"),
+    (lambda: conformal_threshold([1.0, 2.0], 0.1, 1.0), "confidence=1.0"),
+    (lambda: normals_needed(0.1, 0), "confidence=0"),
+    (lambda: conformal_p_values([], [1.0]), "at least one"),
+    (lambda: conformal_p_values([1.0], [float("nan")]), "NaN"),
     (lambda: min_max(0.5, 1.0, 1.0), "low < high"),
     (lambda: min_max(0.5, 2.0, 1.0), "low < high"),
     (lambda: min_max(0.5, float("nan"), 1.0), "finite"),
@@ -121,3 +133,114 @@ def test_bad_input_is_refused_in_one_line(call, says):
     with pytest.raises(G100Error, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+# --- a promise for one calibration ---
+
+
+@property_test
+@given(st.integers(1, 400), percents, st.integers(1, 99))
+def test_the_rank_with_confidence_is_the_largest_that_the_beta_distribution_allows(n, percent, sure):
+    alpha, confidence = percent / 100, sure / 100
+    m = n + 1 - int(conformal_threshold(np.arange(1, n + 1), alpha, confidence))
+    kept = [float(stats.beta(j, n + 1 - j).cdf(alpha)) for j in (m, m + 1) if j <= n]
+    enough = n >= normals_needed(alpha, confidence)
+    most = max(1, int((n + 1) * percent / 100 + 1e-9))
+    assert (kept[0] >= confidence - 1e-9 and (n + 1) * percent >= 100) == enough and (enough or m == 1)
+    assert m <= most and (m == most or len(kept) == 1 or kept[1] < confidence + 1e-9)
+
+
+@pytest.mark.parametrize("n, alpha, confidence", [(71, 0.05, 0.9), (200, 0.05, 0.9), (45, 0.05, 0.9), (120, 0.1, 0.99)])
+def test_monte_carlo_confidence(n, alpha, confidence):
+    scores = np.random.default_rng(n).normal(size=(4000, n))
+    rates = stats.norm.sf([conformal_threshold(row, alpha, confidence) for row in scores])
+    plain = stats.norm.sf([conformal_threshold(row, alpha) for row in scores])
+    assert (rates <= alpha).mean() >= confidence - 4 * math.sqrt(confidence * (1 - confidence) / 4000)
+    assert (plain <= alpha).mean() < confidence  # the average promise is the weaker one
+
+
+@property_test
+@given(percents, st.integers(1, 99))
+def test_as_many_as_needed_are_enough_and_one_less_is_not(percent, sure):
+    for confidence in (None, sure / 100):
+        n = normals_needed(percent / 100, confidence)
+        assert least_fpr(n, confidence) <= percent / 100 + 1e-9
+        assert n == 1 or least_fpr(n - 1, confidence) > percent / 100 - 1e-9
+
+
+# --- p-values ---
+
+
+@property_test
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.lists(st.integers(-1, 10), min_size=1, max_size=10))
+def test_p_values_count_and_ties_count_as_higher(calibration, scores):
+    p = conformal_p_values(np.float32(calibration), np.float32(scores))
+    expected = [(1 + sum(c >= s for c in calibration)) / (len(calibration) + 1) for s in scores]
+    assert p.tolist() == expected
+
+
+@property_test
+@given(st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=60), percents, st.one_of(st.none(), st.just(0.9)))
+def test_a_verdict_is_a_p_value_that_was_compared(scores, percent, confidence):
+    record = Calibration(np.float32(scores), np.float32(scores), 0.0, percent / 100, confidence)
+    new = np.unique(np.float32([*scores, *np.nextafter(np.float32(scores), np.float32(9)), -9, 9]))
+    np.testing.assert_array_equal(new > record.threshold, record.p_values(new) <= record.promised_fpr + 1e-12)
+
+
+def test_p_values_of_good_scores_are_not_too_small():
+    draws = np.random.default_rng(0).integers(0, 15, (20_000, 26))
+    p = np.array([conformal_p_values(row[:25], row[25:])[0] for row in draws])
+    for u in (0.04, 0.1, 0.3, 0.7):
+        assert (p <= u).mean() <= u + 0.01
+
+
+# --- the record ---
+
+
+def record(n: int, **more) -> Calibration:
+    return Calibration(np.arange(1.0, n + 1), np.arange(2.0, n + 2), 0.5, **{"target_fpr": 0.05} | more)
+
+
+def test_a_threshold_is_moved_by_the_scores_that_are_kept():
+    moved = record(99).at(0.01)
+    assert (moved.threshold, moved.pixel_threshold, moved.target_fpr) == (99.0, 100.0, 0.01)
+    assert record(99).at(0.5).threshold == 50.0 and record(200, confidence=0.9).at(0.1).confidence == 0.9
+
+
+@pytest.mark.parametrize("n, rate, more, says", [
+    (98, 0.01, {}, "98 .* 0.010, not 0.01, which needs 99"), (71, 0.01, {}, "0.014"),
+    (60, 0.02, {"confidence": 0.9}, "with confidence 0.9, which needs 114"),
+])  # fmt: skip
+def test_what_cannot_be_promised_is_refused_with_what_can(n, rate, more, says):
+    with pytest.raises(G100Error, match=says) as error:
+        record(n, **more).at(rate)
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"target_fpr={rate}: {n} good pictures")
+
+
+def test_a_shortage_is_said_and_none_where_there_is_none():
+    assert record(19).shortage is None and record(45, confidence=0.9).shortage is None
+    assert "18 good pictures calibrate" in record(18).shortage and "needs 45" in record(44, confidence=0.9).shortage
+    with pytest.warns(UserWarning, match="needs 19"):
+        record(18).warn_if_few()
+
+
+# --- cross-conformal ---
+
+
+def nearest(Z, X):
+    return np.sqrt(((Z[:, None] - X) ** 2).sum(-1)).min(1)
+
+
+def test_the_plain_cross_p_value_of_a_distance_is_never_below_that_of_cv_plus():
+    "Proposition 5, picture by picture; and the rate of CV+ is far below the bound of Theorem 4."
+    rng, calls = np.random.default_rng(0), []
+    for _ in range(60):
+        X, Z = rng.normal(size=(30, 4)), rng.normal(size=(40, 4))
+        parts = np.array_split(np.arange(30), 5)
+        R = np.concatenate([nearest(X[f], np.delete(X, f, 0)) for f in parts])
+        plain = conformal_p_values(R, nearest(Z, X))
+        beaten = sum((nearest(X[f], np.delete(X, f, 0)) >= nearest(Z, np.delete(X, f, 0))[:, None]).sum(1) for f in parts)
+        plus = (1 + beaten) / 31
+        assert (plain >= plus).all()
+        calls.append(((plain <= 0.1).mean(), (plus <= 0.1).mean()))
+    assert np.mean(calls, axis=0)[0] <= np.mean(calls, axis=0)[1] < 0.14

@@ -25,6 +25,7 @@ from g100.experiments import experiment as room
 from g100.experiments.cli import metric_size_from, parse_settings
 from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb, run_experiment, write_results
 from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
+from g100.experiments.table import result_table
 from g100.foundations.errors import G100Error
 from g100.foundations.store import read_card
 from tests.notebooks import ROOT
@@ -33,9 +34,9 @@ from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, refused
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once
 
 COLUMNS = """algorithm dataset category seed params backbone image_size counts threshold_image threshold_pixel target_fpr
-normal_recall abnormal_recall precision_image image_auroc image_aupr image_f1_max pixel_auroc pixel_aupr aupro
-pixel_f1_max seg_f1 aupro_05 aupimo metric_size regions regions_lost fit_seconds seconds_per_image peak_memory_mb versions
-machine commit dataset_sha256""".split()
+promised_fpr calibration_method calibration_shortage normal_recall abnormal_recall precision_image image_auroc image_aupr
+image_f1_max pixel_auroc pixel_aupr aupro pixel_f1_max seg_f1 aupro_05 aupimo metric_size regions regions_lost fit_seconds
+seconds_per_image peak_memory_mb versions machine commit dataset_sha256""".split()
 TINY = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 
 
@@ -74,7 +75,8 @@ def test_run_leaves_everything_and_says_where(result):
 def test_the_row_has_its_columns_and_sound_values(result, folder):
     row = json.loads((result[0] / "metrics.json").read_text())
     assert list(row) == COLUMNS
-    assert row["counts"] == {"train": 24, "calibration": 6, "test_normal": 8, "test_abnormal": 8}
+    assert row["counts"] == {"train": 30, "calibration": 30, "test_normal": 8, "test_abnormal": 8}
+    assert row["calibration_method"] == "cross" and row["promised_fpr"] == 1 / 31 and row["calibration_shortage"] is None
     assert row["image_auroc"] == 1.0 and row["pixel_auroc"] > 0.8 and 0 < row["aupro"] <= 1
     assert row["category"] == "bottle" and row["params"]["image_size"] == 64 and len(row["dataset_sha256"]) == 64
 
@@ -90,6 +92,7 @@ def test_the_row_is_what_its_parts_say(result):
     called = np.array([int(line["is_anomalous"]) for line in scores])
     assert row["image_auroc"] == pytest.approx(roc_auc_score(y, s))
     assert row["normal_recall"] == (called[y == 0] == 0).mean() and row["abnormal_recall"] == (called[y == 1] == 1).mean()
+    assert [float(line["p_value"]) <= row["promised_fpr"] + 1e-4 for line in scores] == called.astype(bool).tolist()
 
 
 def test_the_page_asks_nobody_and_hides_nothing(result):
@@ -111,6 +114,31 @@ def test_inspect_judges_new_pictures(within, result, folder, tmp_path):
     assert len(verdicts) == 9 and all(v["is_anomalous"] == "1" for v in verdicts if "spot" in v["name"])
     for verdict in verdicts:
         assert Image.open(out / "pictures" / verdict["picture"]).size == (64, 64)
+        assert (float(verdict["p_value"]) <= 1 / 31 + 1e-4) == (verdict["is_anomalous"] == "1")
+
+
+def test_inspect_moves_the_threshold_or_says_why_not(within, result, folder, tmp_path):
+    words = "inspect", result[0] / "model", folder / "test" / "good", "--target-fpr"
+    done = within(*words, 0.3, "--out", tmp_path / "many")
+    with (tmp_path / "many" / "verdicts.csv").open() as file:
+        verdicts = list(csv.DictReader(file))
+    assert done.returncode == 0 and all((float(v["p_value"]) <= 0.3) == (v["is_anomalous"] == "1") for v in verdicts)
+    refused(within(*words, 0.01, "--out", tmp_path / "few"), "target_fpr=0.01: 30 good pictures", "needs 99")
+    assert not (tmp_path / "few").exists()
+
+
+def test_too_few_are_said_aloud(within, folder, tmp_path):
+    few = ("--set", "calibration=0.2", "--set", "target_fpr=0.05")
+    done = within("run", "patchcore", "--data", f"mvtec:{folder}", "--out", tmp_path / "result", *TINY, *few)
+    assert done.returncode == 0 and "warning: 6 good pictures calibrate" in done.stderr.splitlines()[-1]
+    row = json.loads((tmp_path / "result" / "metrics.json").read_text())
+    assert "needs 19" in row["calibration_shortage"] and row["promised_fpr"] == 1 / 7
+    assert "needs 19" in (tmp_path / "result" / "report.html").read_text()
+    photo = folder / "test" / "good" / "000.png"
+    done = within("inspect", tmp_path / "result" / "model", photo, "--out", tmp_path / "verdicts")
+    assert "warning: 6 good pictures calibrate" in done.stderr
+    lines = result_table([row]).splitlines()
+    assert "patchcore †" in lines[2] and lines[-1].startswith("† Too few")
 
 
 def test_every_picture_has_an_overlay_of_its_own(within, result, tmp_path):
@@ -154,7 +182,7 @@ def test_papermill_alone_runs_the_template(folder, tmp_path):
     papermill.execute_notebook(
         template("experiment"), tmp_path / "report.ipynb", parameters, kernel_name="python3", progress_bar=False
     )
-    assert json.loads((tmp_path / "result" / "metrics.json").read_text())["counts"]["train"] == 16
+    assert json.loads((tmp_path / "result" / "metrics.json").read_text())["counts"]["train"] == 20
     assert "seeded sample of 20" in to_html(nbformat.read(tmp_path / "report.ipynb", as_version=4), "report")
 
 
@@ -230,7 +258,7 @@ def test_no_masks_no_pixel_metrics(tmp_path):
     flat.mkdir()
     for i, image in enumerate(pictures(25, 48)):
         Image.fromarray(image).save(flat / f"{i}.png")
-    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 48}
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 48, "calibration": 0.2}
     done = run_experiment("patchcore", f"folder:{flat}", parameters=parameters)
     for column in ("image_auroc", "image_aupr", "abnormal_recall", "pixel_auroc", "aupro", "pixel_f1_max"):
         assert done.row[column] is None

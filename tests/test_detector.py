@@ -7,19 +7,21 @@ import os
 import pickle
 import re
 import stat
+import warnings
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from g100.foundations.detector import Detector, Inspection, Judge, Scoring, generator, load, pick_device, split
+from g100.foundations.detector import Detector, Inspection, Judge, Scoring, folds, generator, load, pick_device, split
 from g100.foundations.errors import G100Error
-from g100.foundations.maps import overlay, tile_starts
+from g100.foundations.maps import full_size, overlay, tile_starts
 from g100.foundations.pictures import ImageSet, as_image_set
 from g100.foundations.store import write_model
 from g100.foundations.views import View
@@ -554,7 +556,7 @@ def test_an_inspection_shows_itself(seen):
     worst = int(np.argmax(seen.score))
     low_high = seen.calibration.color_range
     np.testing.assert_array_equal(first, overlay(seen.images[worst], seen.map[worst], seen.mask[worst], View(32), low_high))
-    assert repr(seen) == "Inspection(5 pictures: 2 called abnormal)"
+    assert repr(seen).startswith("Inspection(5 pictures: 2 called abnormal; 6 good pictures calibrate")
 
 
 def test_an_inspection_plots_one_picture(seen, tmp_path):
@@ -571,3 +573,86 @@ def test_large_pictures_in_crops_are_shown_small():
     seen = detector.inspect([pictures(1, 200)[0], pictures(1, 64)[0]])
     assert seen._repr_html_().count("<img") == 2
     assert seen.plot(0).axes[1].images[0].get_array().shape == (200, 200, 3)
+
+
+# --- every picture teaches; thresholds that are moved ---
+
+
+def test_any_detector_can_be_judged_across_folds():
+    "K + 1 times learning, for an algorithm that has nothing better; against folds by hand."
+    X = pictures(23)
+    detector = MeanPicture(**SETTINGS, calibration="cross", target_fpr=0.1).fit(X)
+    scores = np.zeros(23)
+    for held in folds(23, 0):
+        mean = np.delete(X, held, axis=0).astype(np.float64).mean(axis=(0,)) / 255
+        raw = torch.from_numpy(np.abs(X[held] / 255 - mean).mean(axis=3)).float()
+        scores[held] = full_size(raw, 32, detector.sigma).amax((1, 2)).numpy()
+    np.testing.assert_allclose(detector.calibration_scores_, scores, rtol=1e-4)
+    np.testing.assert_allclose(detector.mean_.permute(1, 2, 0), X.mean(axis=0) / 255, rtol=1e-4)
+    assert detector.counts_ == {"train": 23, "calibration": 23} and len(detector.fitted_.held_out) == 23
+
+
+def test_crops_of_a_picture_are_left_out_together():
+    X = pictures(11, size=48)
+    detector = MeanPicture(**SETTINGS | {"image_size": 24}, tile=24, overlap=0, calibration="cross", target_fpr=0.3).fit(X)
+    held = folds(11, 0)[0]
+    alone = MeanPicture(**SETTINGS | {"image_size": 24}, tile=24, overlap=0, calibration=0.5, target_fpr=0.3)
+    others = np.delete(X, held, axis=0)
+    model = alone.fit(np.concatenate([others, others])).fitted_.model  # any, to be filled by hand
+    model.mean.copy_(torch.from_numpy(others / 255.0).unfold(1, 24, 24).unfold(2, 24, 24).mean((0, 1, 2)))
+    expected = alone.inspect(X[held]).score
+    np.testing.assert_allclose(detector.calibration_scores_[held], expected, rtol=1e-4)
+
+
+def test_the_method_and_the_scores_are_saved(tmp_path):
+    detector = MeanPicture(**SETTINGS, calibration="cross", confidence=0.6, target_fpr=0.2).fit(pictures(20))
+    again = load(detector.save(tmp_path / "model"))
+    assert (again.calibration_.method, again.calibration_.confidence, again.calibration) == ("cross", 0.6, "cross")
+    np.testing.assert_array_equal(again.calibration_scores_, detector.calibration_scores_)
+    assert again.threshold_ == detector.threshold_
+    fresh = again.recalibrate(pictures(15, seed=8))
+    assert fresh.calibration_.method == "split" and fresh.counts_ == {"train": 20, "calibration": 15}
+
+
+def test_the_threshold_is_moved_from_the_scores_that_are_kept():
+    detector, X = MeanPicture(**SETTINGS, calibration="cross", target_fpr=0.1).fit(pictures(40)), pictures(300, seed=9)
+    seen, stricter = detector.inspect(X), detector.inspect(X, target_fpr=0.03)
+    np.testing.assert_array_equal(seen.is_anomalous, seen.p_value <= 0.1)
+    np.testing.assert_array_equal(stricter.is_anomalous, seen.p_value <= 0.03)
+    assert not (stricter.is_anomalous & ~seen.is_anomalous).any() and stricter.calibration.target_fpr == 0.03
+    assert all((few <= many).all() for few, many in zip(stricter.mask, seen.mask, strict=True))
+    assert detector.threshold_ == seen.calibration.threshold and detector.target_fpr == 0.1
+    said = line_of(lambda: detector.inspect(X[:1], target_fpr=0.01))
+    assert said.startswith("target_fpr=0.01: 40 good pictures") and "needs 99" in said and "0.024" in said
+
+
+def test_a_p_value_needs_a_calibration():
+    alone = Inspection(("a",), np.zeros(1), np.zeros((1, 2, 2)), np.zeros((1, 2, 2), bool), np.zeros(1, bool))
+    assert "calibration" in line_of(lambda: alone.p_value) and alone.table()[0]["p_value"] is None
+
+
+def test_few_are_said_beside_the_verdicts():
+    with pytest.warns(UserWarning, match="needs 19"):
+        seen = MeanPicture(**SETTINGS).fit(pictures(10)).inspect(pictures(2, seed=3))
+    assert "2 good pictures calibrate" in repr(seen) and "needs 19" in seen._repr_html_()
+
+
+def test_copies_are_told(tmp_path):
+    X = pictures(9)
+    with pytest.warns(UserWarning, match=r"1 good picture\(s\) are there twice, the first: 000009 is 000004"):
+        MeanPicture(**SETTINGS, calibration="cross", target_fpr=0.3).fit(np.concatenate([X, X[4:5]]))
+    for i, x in enumerate([*X, X[2]]):
+        Image.fromarray(x).save(tmp_path / f"{i}.png")
+    with pytest.warns(UserWarning, match="9.png is 2.png"):
+        MeanPicture(**SETTINGS, calibration="cross", target_fpr=0.3).fit(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MeanPicture(**SETTINGS, calibration="cross", target_fpr=0.3).fit(X)
+
+
+@pytest.mark.parametrize("parameters, n, says", [
+    ({"calibration": "corss"}, 9, "calibration='corss'"), ({"calibration": "cross"}, 1, "1 good picture"),
+    ({"confidence": 1.0}, 9, "confidence=1.0"), ({"confidence": 0.0}, 9, "confidence=0.0"),
+])  # fmt: skip
+def test_what_cannot_be_calibrated_is_one_line(parameters, n, says):
+    assert says in line_of(lambda: MeanPicture(**SETTINGS | parameters).fit(pictures(n)))

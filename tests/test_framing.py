@@ -119,3 +119,15 @@ def test_a_crop_is_the_same_by_both_names():
 def test_what_contradicts_itself_is_refused(parameters, words):
     said = line_of(lambda: PatchCore(**parameters).check())
     assert all(word in said for word in words)
+
+
+def test_cross_calibration_leaves_padding_out_too():
+    how = {"backbone": "resnet18", "weights": "random", "image_size": 64, "coreset_ratio": 0.2, "calibration": "cross"}
+    images = noisy(SIZES * 3)
+    detector = PatchCore(**how, framing="pad").fit(images)
+    seen = Lessons(as_image_set(images), detector.scoring(), 4, Options(torch.device("cpu"))).seen((8, 8))
+    assert len(detector.bank_) == round(0.2 * int(seen.sum())) < 0.2 * seen.numel()
+    assert len(detector.calibration_scores_) == len(images)
+    square = noisy([(64, 64)] * 12)  # nothing to pad: the same as without
+    one, other = (PatchCore(**how, framing=name).fit(square) for name in ("pad", "stretch"))
+    np.testing.assert_allclose(one.calibration_scores_, other.calibration_scores_, rtol=1e-5)

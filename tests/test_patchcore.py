@@ -13,8 +13,18 @@ from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
 from g100.algorithms.coreset import k_center_greedy
-from g100.algorithms.patchcore import fit_bytes, patch_features, picked, pool_patches, projected_dim, remembered, reweight
-from g100.foundations.detector import Lessons, Options, split
+from g100.algorithms.patchcore import (
+    PatchMemory,
+    fit_bytes,
+    patch_features,
+    picked,
+    pool_patches,
+    projected_dim,
+    remembered,
+    reweight,
+    thinned,
+)
+from g100.foundations.detector import Judge, Lessons, Options, folds, judged, split
 from g100.foundations.errors import G100Error
 from g100.foundations.pictures import as_image_set
 from tests.toys import pictures, spotted
@@ -28,7 +38,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fitted():
-    return PatchCore(**SETTINGS, coreset_ratio=0.1).fit(pictures(30, 64), device="cpu")
+    return PatchCore(**SETTINGS, coreset_ratio=0.1, calibration=0.2).fit(pictures(30, 64), device="cpu")
 
 
 def tensor(x: np.ndarray) -> torch.Tensor:
@@ -209,6 +219,8 @@ def test_memory_is_estimated_and_refused():
         PatchCore(**SETTINGS, max_memory=0.001).fit(pictures(40, 64))
     assert projected_dim(152, 128) is None and projected_dim(1024, 128) == 128 and projected_dim(1024, None) is None
     assert fit_bytes(1000, 152, 128) == 4 * 1000 * 152 and fit_bytes(1000, 1024, 128) <= 1.25 * 4 * 1000 * 1024
+    assert fit_bytes(1000, 152, 128, cross=True) == 4 * 1200 * 152  # a fold beside the matrix, or its projection
+    assert fit_bytes(1000, 1024, 128, cross=True) == 4 * (1000 * (1024 + 128) + 200 * 128)
 
 
 def test_what_the_refusal_says_would_fit_fits():
@@ -220,7 +232,7 @@ def test_what_the_refusal_says_would_fit_fits():
 
 
 def test_estimate_is_printed_before_the_work(capsys):
-    PatchCore(**SETTINGS).fit(pictures(10, 64), verbose=True)
+    PatchCore(**SETTINGS, calibration=0.2).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("PatchCore: 8 x 64 patches x 384 features") < lines.index("remembering")
 
@@ -256,7 +268,77 @@ def test_wrong_parameter_is_one_line_that_names_it(parameters, word):
 
 def test_radius_matches_the_coreset_of_the_same_matrix(fitted):
     teach, options = split(as_image_set(pictures(30, 64)), 0.2, 0)[0], Options(torch.device("cpu"))
-    memory = remembered(fitted.fitted_.model, Lessons(teach, fitted.fitted_.scoring, 16, options), None, None)
+    images, seen = remembered(fitted, fitted.fitted_.model, Lessons(teach, fitted.fitted_.scoring, 16, options))
+    memory = images.flatten(0, 2)
+    assert seen.all() and seen.shape == images.shape[:3]
     again = k_center_greedy(memory, len(fitted.bank_), seed=0)
     assert fitted.radius_[-1] == pytest.approx(float(again.radius[-1]), rel=1e-5)
     assert torch.equal(memory[again.index], fitted.bank_)
+
+
+# --- every picture teaches ---
+
+
+def banks_by_hand(detector: PatchCore, X) -> list[tuple[np.ndarray, Judge]]:
+    "Each fold and the judge of the others, in two steps of thinning: from pictures to the end, nothing shared."
+    model, scoring = detector.build((64, 64)).eval(), detector.scoring()
+    lessons = Lessons(as_image_set(X), scoring, 7, Options(torch.device("cpu")))
+    with torch.inference_mode():
+        z = torch.cat([model.patches(x) for x in lessons.batches("")])
+        parts = folds(len(lessons.pictures), detector.seed)
+        crops = len(z) // len(lessons.pictures)
+        images = [np.flatnonzero(np.isin(np.arange(len(z)) // crops, part)) for part in parts]
+        found = []
+        for k, part in enumerate(parts):
+            few = [z[rows].flatten(0, 2) for j, rows in enumerate(images) if j != k]
+            thin = [p[k_center_greedy(p, -(-int(2e3 * detector.coreset_ratio) * len(p) // 1000)).index] for p in few]
+            other = copy.deepcopy(model)
+            size = max(1, round(detector.coreset_ratio * sum(map(len, few))))
+            thinned(detector, other, torch.cat(thin), torch.cat(thin), size)
+            found.append((part, Judge(other, scoring)))
+    return found
+
+
+@pytest.mark.parametrize("parameters", [
+    {}, {"image_score": "reweighted"}, {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)},
+])  # fmt: skip
+def test_every_picture_is_judged_by_a_bank_of_the_others(parameters):
+    X = pictures(23, 64)
+    detector = PatchCore(**SETTINGS | parameters, coreset_ratio=0.1, projection_dim=None).fit(X, device="cpu")
+    images, scores, peaks = as_image_set(X), np.zeros(23), np.zeros(23)
+    for part, judge in banks_by_hand(detector, X):
+        for i in part:
+            maps, score = next(judged(judge, images[[i]], torch.device("cpu"), 16))
+            scores[i], peaks[i] = score[0], maps.max()
+    np.testing.assert_allclose(detector.calibration_scores_, scores, rtol=1e-4)
+    np.testing.assert_allclose(detector.calibration_.peaks, peaks, rtol=1e-4)
+    assert detector.calibration_.method == "cross" and detector.counts_ == {"train": 23, "calibration": 23}
+
+
+def test_the_final_bank_is_that_of_all_pictures():
+    X = pictures(12, 64)
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.1).fit(X, device="cpu")
+    lessons = Lessons(as_image_set(X), detector.fitted_.scoring, 16, Options(torch.device("cpu")))
+    alone = detector.build((64, 64)).eval()
+    detector.learn(alone, lessons)
+    assert torch.equal(alone.bank, detector.bank_) and torch.equal(alone.bank_neighbors, detector.bank_neighbors_)
+
+
+def test_a_fold_with_a_spot_of_its_own_is_judged_by_those_without():
+    "A picture like no other has the highest score although it teaches the final model, to which it is then known."
+    X = np.concatenate([pictures(14, 64), spotted(1, 64)[0]])
+    detector = PatchCore(**SETTINGS | {"sigma": 0}, coreset_ratio=1.0, image_score="max").fit(X, device="cpu")
+    assert detector.calibration_scores_.argmax() == 14 and detector.inspect(X).score.max() < 1e-4
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_fewer_pictures_than_folds_are_left_out_one_by_one(n):
+    detector = PatchCore(**SETTINGS, target_fpr=0.5).fit(pictures(n, 64))
+    assert len(detector.calibration_scores_) == n and detector.counts_ == {"train": n, "calibration": n}
+
+
+def test_features_are_extracted_once(monkeypatch):
+    looked, patches = [], PatchMemory.patches
+    monkeypatch.setattr(PatchMemory, "patches", lambda self, x: looked.append(len(x)) or patches(self, x))
+    PatchCore(**SETTINGS).fit(pictures(12, 64))
+    assert sum(looked) == 12 + 1  # one of zeros, for the shapes

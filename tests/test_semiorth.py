@@ -17,8 +17,10 @@ from g100.algorithms.semiorth import (
     accumulate,
     embed,
     fit_bytes,
+    forgetting,
     haar,
     largest_k,
+    left_out,
     pack,
     unpack,
     whitenings,
@@ -31,7 +33,8 @@ from g100.foundations.store import read_model
 from g100.foundations.views import View
 from tests.toys import pictures, spotted
 
-SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20}
+SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20, "calibration": 0.2}
+CROSS = SETTINGS | {"calibration": "cross"}
 CPU = Options(torch.device("cpu"))
 pytestmark = [
     pytest.mark.xdist_group("semiorth"),
@@ -55,7 +58,7 @@ def at_once(detector, taught, held_out):
     scoring = detector.scoring()
     model, lessons = detector.build(scoring.view.shape).eval(), Lessons(taught, scoring, 16, CPU)
     detector.learn(model, lessons)
-    return model, lessons.notes, calibrated(Judge(model, scoring), held_out, detector.target_fpr, 16, CPU)
+    return model, lessons.notes, calibrated(detector, Judge(model, scoring), held_out, CPU)
 
 
 def all_numbers(detector) -> dict[str, torch.Tensor]:
@@ -438,11 +441,11 @@ def test_storages_agree():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(1, 5000), st.integers(1, 64), st.sampled_from(["full", "half"]), st.integers(10**5, 10**10))
-def test_largest_k_is_the_largest_that_fits(positions, batch, storage, limit):
-    k = largest_k(positions, batch, storage, limit)
-    assert k == 0 or fit_bytes(positions, k, batch, storage) <= limit
-    assert fit_bytes(positions, k + 1, batch, storage) > limit
+@given(st.integers(1, 5000), st.integers(1, 64), st.sampled_from(["full", "half"]), st.integers(10**5, 10**10), st.booleans())
+def test_largest_k_is_the_largest_that_fits(positions, batch, storage, limit, cross):
+    k = largest_k(positions, batch, storage, limit, cross)
+    assert k == 0 or fit_bytes(positions, k, batch, storage, cross) <= limit
+    assert fit_bytes(positions, k + 1, batch, storage, cross) > limit
 
 
 def test_memory_is_refused_with_the_k_that_fits():
@@ -500,3 +503,98 @@ def test_differing_aspects_are_told():
     images = type(images)(mixed, images.names, images.labels, images.defects, images.masks)
     with pytest.warns(UserWarning, match="differing aspect .*1.00 to 2.00.* stretched"):
         SemiOrthogonal(**SETTINGS).fit(images)
+
+
+# --- every picture teaches ---
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(2, 25), st.integers(0, 10**6))
+def test_leaving_out_in_closed_form_is_learning_anew(m, k, others, seed):
+    "Any numbers of vectors, left out, left in and of dimensions: fewer than dimensions too (Proposition 3)."
+    n, rng = others + m, np.random.default_rng(seed)
+    z = torch.from_numpy(rng.normal(3, 2, (2, n, k)))
+    mean, scatter = torch.zeros(2, k, dtype=torch.float64), torch.zeros(2, k, k, dtype=torch.float64)
+    accumulate(mean, scatter, 0, z)
+    found = left_out(z[:, None, :m], mean, forgetting(scatter, n, m, 0.1), n)[:, 0].numpy()
+    for p in range(2):
+        model = EmpiricalCovariance().fit(z[p, m:].numpy())
+        VI = np.linalg.inv(model.covariance_ + 0.1 * np.eye(k))
+        expected = [mahalanobis(v, model.location_, VI) for v in z[p, :m].numpy()]
+        np.testing.assert_allclose(found[p], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("parameters, kept", [
+    ({}, None), ({}, 7), ({}, 0), ({"storage": "half"}, None),
+    ({"tile": 48, "overlap": 16, "image_size": 32, "levels": (1, 2)}, 10),
+])  # fmt: skip
+def test_every_picture_is_judged_by_the_statistics_of_the_others(parameters, kept, monkeypatch):
+    if kept is not None:  # of so many images the features are kept, the rest goes through the network again
+        monkeypatch.setattr(semiorth, "room", lambda *args: kept)
+    X = pictures(34, 64)
+    detector = SemiOrthogonal(**CROSS | parameters).fit(X, device="cpu")
+    assert detector.calibration_.method == "cross" and detector.counts_ == {"train": 34, "calibration": 34}
+    for i in (0, 6, 20, 33):
+        _, _, alone = at_once(detector, as_image_set(np.delete(X, i, 0)), as_image_set(X[[i]]))
+        tolerance = 2e-3 if parameters.get("storage") else 5e-4
+        np.testing.assert_allclose(detector.calibration_scores_[i], alone.scores[0], rtol=tolerance)
+        np.testing.assert_allclose(detector.calibration_.peaks[i], alone.peaks[0], rtol=tolerance)
+    model, *_ = at_once(detector, as_image_set(X), as_image_set(X[:1]))
+    assert torch.equal(model.whitening, detector.whitening_) and torch.equal(model.mean, detector.mean_)
+
+
+def test_crops_of_pictures_of_several_sizes_are_left_out_together():
+    X = [*pictures(20, 64), *pictures(8, 80)]
+    detector = SemiOrthogonal(**CROSS | {"tile": 48, "overlap": 16, "image_size": 32, "levels": (1, 2)}).fit(X, device="cpu")
+    for i in (3, 24):
+        rest = [x for j, x in enumerate(X) if j != i]
+        _, _, alone = at_once(detector, as_image_set(rest), as_image_set([X[i]]))
+        np.testing.assert_allclose(detector.calibration_scores_[i], alone.scores[0], rtol=5e-4)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"storage": "packed"}])
+def test_partial_fit_of_all_that_teach_is_fitting_all_at_once(parameters):
+    parts = pictures(30, 64, seed=1), pictures(11, 64, seed=2), pictures(1, 64, seed=3)
+    detector = SemiOrthogonal(**CROSS | parameters)
+    for part in parts:
+        detector.partial_fit(part, device="cpu")
+    whole = SemiOrthogonal(**CROSS | parameters).fit(np.concatenate(parts), device="cpu")
+    assert detector.counts_ == whole.counts_ == {"train": 42, "calibration": 42} and detector.seen_ == 42
+    np.testing.assert_allclose(detector.calibration_scores_, whole.calibration_scores_, rtol=1e-3)
+    np.testing.assert_allclose(detector.mean_, whole.mean_, rtol=1e-4, atol=1e-5)
+    assert detector.calibration_.method == "cross"
+
+
+def test_pictures_that_never_taught_are_not_left_out():
+    detector = SemiOrthogonal(**CROSS).fit(pictures(30, 64)).recalibrate(pictures(25, 64, seed=5))
+    assert detector.calibration_.method == "split" and detector.counts_ == {"train": 30, "calibration": 25}
+    with pytest.warns(UserWarning, match="the 12 new ones alone"):
+        detector.partial_fit(pictures(12, 64, seed=6))
+    assert detector.counts_ == {"train": 42, "calibration": 12} and detector.calibration_.method == "cross"
+
+
+@pytest.mark.parametrize("where", ["crossed", "told_across", "whiten"])
+def test_partial_fit_that_breaks_off_among_the_scores_leaves_the_old_detector(monkeypatch, where):
+    detector = SemiOrthogonal(**CROSS).fit(pictures(30, 64))
+    record, before = detector.fitted_, all_numbers(detector)
+
+    def breaks(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(semiorth, where, breaks)
+    with pytest.raises(KeyboardInterrupt):
+        detector.partial_fit(pictures(5, 64, seed=2))
+    assert detector.fitted_ is record and equal(all_numbers(detector), before)
+
+
+def test_one_picture_cannot_be_judged_by_others():
+    with pytest.raises(G100Error, match="at least 2") as error:
+        SemiOrthogonal(**CROSS).fit(pictures(1, 64))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_kept_stays_within_the_limit():
+    detector = SemiOrthogonal(**CROSS)
+    needs, one = fit_bytes(256, 20, 16, cross=True), 4 * 256 * 20
+    assert semiorth.room(detector, 10**6, 256) == semiorth.KEPT // one and semiorth.room(detector, 5, 256) == 5
+    assert semiorth.room(detector.set_params(max_memory=(needs + 3.5 * one) / 1e9), 100, 256) == 3

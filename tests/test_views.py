@@ -210,7 +210,7 @@ def test_a_strip_is_refused_by_name_before_it_explodes(tmp_path):
         strip = np.zeros((H, W, 3), np.uint8)
         for work, *args in ((cropped.image, strip), (cropped.mask, strip[..., 0]), (cropped.back, np.zeros((8, 8)), (H, W))):
             line = line_of(work, *args)
-            assert f"{H} x {W} pixels" in line and "resize=9" in line and "resize=None" in line
+            assert f"{H} x {W} pixels" in line and "no resize, no crop" in line
         assert straight.image(strip).shape == (3, 8, 8) and straight.back(np.zeros((8, 8)), (H, W)).shape == (H, W)
     assert cropped.image(np.zeros((100, 1, 3), np.uint8)).shape == (3, 8, 8)
     save(tmp_path / "strip.png", strip)

@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['pool_patches', 'patch_features', 'projected_dim', 'fit_bytes', 'reweight', 'picked', 'most_unusual', 'PatchMemory',
-           'announce', 'remembered', 'PatchCore']
+           'announce', 'remembered', 'thinned', 'told_across', 'PatchCore']
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #766156f0
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .coreset import k_center_greedy, project
 from .neighbors import Neighbors
-from ..foundations.detector import Detector, Lessons
+from ..foundations.detector import FOLDS, Detector, Lessons, folds
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
-from ..foundations.parameters import Count, Levels, Odd, Positive, Ratio, param
+from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, param
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
@@ -48,9 +51,13 @@ def projected_dim(dim: int, projection_dim: int | None) -> int | None:
     return projection_dim if projection_dim and 4 * projection_dim <= dim else None
 
 
-def fit_bytes(patches: int, dim: int, projection_dim: int | None) -> int:
-    "Bytes of the feature matrix and of its projection, float32: what `fit` holds at its peak, but for one batch."
-    return 4 * patches * (dim + (projected_dim(dim, projection_dim) or 0))
+def fit_bytes(patches: int, dim: int, projection_dim: int | None, cross: bool = False) -> int:
+    """Bytes of the feature matrix and of its projection, float32: what `fit` holds at its peak, but for one batch.
+
+    cross: with a fold of it beside it, or of its projection.
+    """
+    narrow = projected_dim(dim, projection_dim)
+    return 4 * (patches * (dim + (narrow or 0)) + cross * -(-patches // FOLDS) * (narrow or dim))
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #5c382157
 def reweight(distances: torch.Tensor) -> torch.Tensor:
@@ -112,20 +119,24 @@ class PatchMemory(nn.Module):
             found = self.search[1].nearest(rows)
         return tuple(part.unflatten(0, z.shape[:3]) for part in found)
 
+    def told(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Of patches (B, h, w, D) the distances, and the score (B,) of Eq. 7."
+        distance, member = self.nearest(z)
+        flat = z.flatten(1, 2), distance.flatten(1), member.flatten(1)
+        return distance, most_unusual(*flat, self.bank, self.bank_neighbors)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.nearest(self.patches(x))[0]
 
     def scored(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         "The distances, and the score (B,) of Eq. 7."
-        z = self.patches(x)
-        distance, member = self.nearest(z)
-        flat = z.flatten(1, 2), distance.flatten(1), member.flatten(1)
-        return distance, most_unusual(*flat, self.bank, self.bank_neighbors)
+        return self.told(self.patches(x))
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #f05762aa
-def announce(images: int, grid: int, dim: int, projection_dim: int | None, max_memory: float | None, verbose: bool) -> None:
+def announce(detector: "PatchCore", images: int, grid: int, dim: int, verbose: bool) -> None:
     "Say what memory a fit will take; refuse what exceeds `max_memory` gigabytes, naming what would fit."
-    needs = fit_bytes(images * grid, dim, projection_dim)
+    max_memory = detector.max_memory
+    needs = fit_bytes(images * grid, dim, detector.projection_dim, detector.calibration == "cross")
     if verbose:
         print(f"PatchCore: {images} x {grid} patches x {dim} features, {needs / 1e9:.2f} GB", file=sys.stderr)
     if max_memory is not None and needs > max_memory * 1e9:
@@ -135,18 +146,44 @@ def announce(images: int, grid: int, dim: int, projection_dim: int | None, max_m
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #219ad5b4
 @torch.inference_mode()
-def remembered(model: PatchMemory, lessons: Lessons, projection_dim: int | None, max_memory: float | None) -> torch.Tensor:
-    "M, Eq. 3: the features of all patches of the images, (N h w, D) where nothing is padded."
-    images, verbose = len(lessons.images), lessons.options.verbose
+def remembered(detector: "PatchCore", model: PatchMemory, lessons: Lessons) -> tuple[torch.Tensor, torch.Tensor]:
+    "M, Eq. 3: the features (N, h, w, D) of all patches of the N images; and which of them show a picture and not padding."
+    images = len(lessons.images)
     h, w, dim = model.patches(torch.zeros(1, 3, *lessons.view.shape, device=lessons.device)).shape[1:]
-    announce(images, h * w, dim, projection_dim, max_memory, verbose)
-    seen, start, filled = lessons.seen((h, w)), 0, 0
-    memory = torch.empty(int(seen.sum()), dim, device=lessons.device)
+    announce(detector, images, h * w, dim, lessons.options.verbose)
+    memory, filled = torch.empty(images, h, w, dim, device=lessons.device), 0
     for x in lessons.batches("remembering"):
-        z = model.patches(x)[seen[start : start + len(x)]]
-        memory[filled : filled + len(z)] = z
-        start, filled = start + len(x), filled + len(z)
-    return memory
+        memory[filled : filled + len(x)], filled = model.patches(x), filled + len(x)
+    return memory, lessons.seen((h, w))
+
+# %% ../../nbs/2_algorithms/11_patchcore.ipynb #a2764745
+def thinned(detector: "PatchCore", model: PatchMemory, memory: torch.Tensor, points: torch.Tensor, size: int,
+            progress: bool = False) -> None:  # fmt: skip
+    "Fill the module with a coreset of memory (M, D), chosen among its projections, points (M, d)."
+    coreset = k_center_greedy(points, size, seed=detector.seed, progress=progress)
+    model.bank, model.radius = memory[coreset.index], coreset.radius
+    model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, min(detector.n_neighbors, size))[1]
+
+# %% ../../nbs/2_algorithms/11_patchcore.ipynb #0e0ae525
+def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor, seen: torch.Tensor,
+                parts: list[torch.Tensor]) -> Iterator[tuple]:  # fmt: skip
+    """For each part, numbers of images (N, h, w, D), of whose patches those `seen` (N, h, w) count: what the bank of the others
+    says, raw maps and scores or None."""
+    memory, number = images.flatten(0, 2), torch.arange(seen.numel(), device=seen.device).reshape(seen.shape)
+    points, ratio, few = detector.projected(memory), detector.coreset_ratio, []
+    every, total = slice(None) if seen.all() else number[seen], int(seen.sum())
+    thinned(detector, model, memory[every], points[every], max(1, round(ratio * total)))
+    own = [number[part][seen[part]] for part in parts]
+    for rows in own:
+        size = min(len(rows), math.ceil(2 * ratio * len(rows)))
+        few.append(rows[k_center_greedy(points[rows], size, seed=detector.seed).index])
+    other = PatchMemory(model.backbone, detector.patch_size, detector.feature_dim)
+    for k, part in enumerate(parts):
+        rest, size = torch.cat(few[:k] + few[k + 1 :]), round(ratio * (total - len(own[k])))
+        thinned(detector, other, memory[rest], points[rest], max(1, size))
+        told = other.told if detector.image_score == detector.own_image_score else lambda z: (other.nearest(z)[0], None)
+        raws, scores = zip(*map(told, images[part].split(detector.batch_size)), strict=True)
+        yield torch.cat(raws), None if scores[0] is None else torch.cat(scores)
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #3f233276
 class PatchCore(Detector):
@@ -160,6 +197,7 @@ class PatchCore(Detector):
     """
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'reweighted' (Eq. 7)")
+    calibration: Rate | Literal["cross"] = param("cross")
     backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
     levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
@@ -183,12 +221,22 @@ class PatchCore(Detector):
     def build(self, size: tuple[int, int]) -> PatchMemory:
         return PatchMemory(Backbone(self.backbone, self.levels, self.weights), self.patch_size, self.feature_dim)
 
+    def projected(self, memory: torch.Tensor) -> torch.Tensor:
+        "Patches (M, D) as the coreset is chosen among them, (M, d)."
+        narrow = projected_dim(memory.shape[1], self.projection_dim)
+        return project(memory, narrow, self.seed) if narrow else memory
+
     @torch.no_grad()
     def learn(self, model: PatchMemory, lessons: Lessons) -> None:
-        memory = remembered(model, lessons, self.projection_dim, self.max_memory)
-        narrow = projected_dim(memory.shape[1], self.projection_dim)
-        points = project(memory, narrow, self.seed) if narrow else memory
+        images, seen = remembered(self, model, lessons)
+        memory = images.flatten(0, 2) if seen.all() else images[seen]
         size = max(1, round(self.coreset_ratio * len(memory)))
-        coreset = k_center_greedy(points, size, seed=self.seed, progress=lessons.options.verbose)
-        model.bank, model.radius = memory[coreset.index], coreset.radius
-        model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, min(self.n_neighbors, size))[1]
+        thinned(self, model, memory, self.projected(memory), size, lessons.options.verbose)
+
+    @torch.no_grad()
+    def learn_across(self, model: PatchMemory, lessons: Lessons) -> Iterator[tuple]:
+        (images, seen), owner = remembered(self, model, lessons), lessons.owner
+        left_out = folds(len(lessons.pictures), self.seed)
+        parts = [torch.from_numpy(np.flatnonzero(np.isin(owner, held))).to(images.device) for held in left_out]
+        for held, told in zip(left_out, told_across(self, model, images, seen, parts), strict=True):
+            yield held, *told

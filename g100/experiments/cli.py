@@ -62,6 +62,8 @@ def show_row(row: dict, out: Path) -> None:
         print(f"  {name:18s} {'-' if value is None else f'{value:.4g}'}")
     for what, where in (("report", "report.html"), ("pictures", "pictures"), ("scores", "scores.csv"), ("model", "model")):
         print(f"  {what:18s} {out / where}")
+    if row.get("calibration_shortage"):
+        print(f"warning: {row['calibration_shortage']}", file=sys.stderr)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #375750cf
 Out = Annotated[Path, typer.Option(help="Folder for the results; must not exist.")]
@@ -134,16 +136,18 @@ def gather(paths: list[Path], skip_unreadable: bool):
     return images
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #37726b96
-def judged(model, images, pictures: Path) -> Iterator[list]:
+def judged(model, images, pictures: Path, target_fpr: float | None = None) -> Iterator[list]:
     "A line of verdicts.csv for each picture, in order; its overlay goes into the folder `pictures`."
     from g100.experiments.experiment import write_picture
 
     done = 0
-    for part in model.inspect_batches(images):
+    for part in model.inspect_batches(images, target_fpr=target_fpr):
+        p_value, threshold = part.p_value, part.calibration.threshold
         for i, name in enumerate(part.names):
             file = write_picture(pictures, images[done + i], name, part.map[i], part.mask[i], model)
-            verdict = [f"{part.score[i]:.6g}", f"{model.threshold_:.6g}", int(part.is_anomalous[i])]
-            yield [name, *verdict, f"{part.mask[i].mean():.4f}", file.relative_to(pictures).as_posix()]
+            verdict = [f"{part.score[i]:.6g}", f"{threshold:.6g}", int(part.is_anomalous[i])]
+            marked, where = f"{part.mask[i].mean():.4f}", file.relative_to(pictures).as_posix()
+            yield [name, *verdict, marked, where, f"{p_value[i]:.4g}"]
         done += len(part)
 
 
@@ -152,7 +156,7 @@ def write_verdicts(file: Path, lines: Iterator[list], total: int) -> int:
     found = 0
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out)
-        rows.writerow(["name", "score", "threshold", "is_anomalous", "marked", "picture"])
+        rows.writerow(["name", "score", "threshold", "is_anomalous", "marked", "picture", "p_value"])
         for line in tqdm(lines, total=total, desc="inspecting", unit="img"):
             rows.writerow(line)
             found += line[3]
@@ -162,16 +166,17 @@ def write_verdicts(file: Path, lines: Iterator[list], total: int) -> int:
 CHUNK = 32  # batches
 
 
-def judge_chunk(model: Path, device: str, algorithm: str | None, images, pictures: Path) -> list[list]:
+def judge_chunk(model: Path, device: str, algorithm: str | None, images, pictures: Path, rate: float | None) -> list[list]:
     "The lines of verdicts.csv for some pictures; what a worker does."
     from g100.foundations.detector import load
 
     if not pictures.is_dir():
         raise G100Error(f"{platform.node()} does not see {pictures}: --out must be on a shared file system")
-    return list(judged(load(model, device, algorithm), images, pictures))
+    return list(judged(load(model, device, algorithm), images, pictures, rate))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
-def judged_there(client, model: Path, device: str, algorithm: str | None, images, pictures: Path) -> Iterator[list]:
+def judged_there(client, model: Path, device: str, algorithm: str | None, images, pictures: Path,
+                 rate: float | None) -> Iterator[list]:  # fmt: skip
     "As `judged`, by the workers of a cluster."
     from distributed import KilledWorker
 
@@ -179,7 +184,7 @@ def judged_there(client, model: Path, device: str, algorithm: str | None, images
     from g100.foundations.store import read_card
 
     step = CHUNK * read_card(model)["parameters"]["batch_size"]
-    calls = [(model, device, algorithm, images[i : i + step], pictures) for i in range(0, len(images), step)]
+    calls = [(model, device, algorithm, images[i : i + step], pictures, rate) for i in range(0, len(images), step)]
     waiting, turn = {}, 0
     for i, answer in answers(client, judge_chunk, calls):
         if isinstance(answer, KilledWorker):
@@ -199,6 +204,7 @@ def inspect(
     out: Out,
     device: Device = "auto",
     algorithm: Annotated[str | None, typer.Option(help="module:Class of a model whose algorithm g100 does not know.")] = None,
+    target_fpr: Annotated[float | None, typer.Option(help="Another false-positive rate than the fit's.")] = None,
     scheduler: Scheduler = None,
     skip_unreadable: Skip = False,
     force: Force = False,
@@ -211,12 +217,14 @@ def inspect(
     detector, images = load(model, "cpu" if scheduler else device, algorithm), gather(paths, skip_unreadable)
     with connected(scheduler) if scheduler else nullcontext() as client, fresh_folder(out.absolute(), force) as draft:
         (pictures := draft / "pictures").mkdir()
-        lines = judged(detector, images, pictures)
+        lines = judged(detector, images, pictures, target_fpr)
         if client:
-            lines = judged_there(client, model.absolute(), device, algorithm, images, pictures)
+            lines = judged_there(client, model.absolute(), device, algorithm, images, pictures, target_fpr)
         found = write_verdicts(draft / "verdicts.csv", lines, len(images))
     print(f"{found} of {len(images)} pictures called abnormal; verdicts in {out / 'verdicts.csv'}, "
           f"overlays in {out / 'pictures'}")  # fmt: skip
+    if detector.shortage_ and target_fpr is None:
+        print(f"warning: {detector.shortage_}", file=sys.stderr)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #cdd5954f
 def seeds_from(text: str) -> list[int]:

@@ -263,7 +263,9 @@ def measure(done: Experiment) -> dict:
     row = {"algorithm": done.algorithm, "dataset": data.name, "category": data.category, "seed": detector.seed}
     row |= {"params": parameters, "backbone": parameters.get("backbone"), "image_size": parameters["image_size"]}
     row |= {"counts": counts, "threshold_image": detector.threshold_, "threshold_pixel": detector.pixel_threshold_}
-    row |= {"target_fpr": detector.target_fpr} | metrics | {"fit_seconds": done.seconds["fit"]}
+    row |= {"target_fpr": detector.target_fpr, "promised_fpr": detector.promised_fpr_}
+    row |= {"calibration_method": detector.calibration_.method, "calibration_shortage": detector.shortage_}
+    row |= metrics | {"fit_seconds": done.seconds["fit"]}
     row |= {"seconds_per_image": done.seconds["inspect the test pictures"] / len(labels)}
     row |= {"peak_memory_mb": peak_memory_mb(), "versions": versions(), "machine": machine()}
     row |= {"commit": commit(), "dataset_sha256": sha256}
@@ -286,15 +288,15 @@ def check_vacant(folder) -> Path:
 
 
 def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: float, aupimo=None) -> None:
-    "One line a picture: name, label, defect, score, threshold, verdict, share of it that is marked, AUPIMO or nothing."
-    aupimo = np.full(len(verdicts), np.nan) if aupimo is None else aupimo
+    "One line a picture: name, label, defect, score, threshold, verdict, share marked, AUPIMO or nothing, p-value."
+    aupimo, p_value = np.full(len(verdicts), np.nan) if aupimo is None else aupimo, verdicts.p_value
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out)
-        rows.writerow(["name", "label", "defect", "score", "threshold", "is_anomalous", "marked", "aupimo"])
+        rows.writerow(["name", "label", "defect", "score", "threshold", "is_anomalous", "marked", "aupimo", "p_value"])
         for i, name in enumerate(verdicts.names):
             judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
             judged += [f"{verdicts.mask[i].mean():.4f}", "" if np.isnan(aupimo[i]) else f"{aupimo[i]:.6g}"]
-            rows.writerow([name, images.labels[i], images.defects[i], *judged])
+            rows.writerow([name, images.labels[i], images.defects[i], *judged, f"{p_value[i]:.4g}"])
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #d0e67f3f
 def overlay_name(name: str) -> str:

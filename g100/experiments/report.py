@@ -93,11 +93,14 @@ def who_saw_what(done: Experiment) -> str:
         teachers += f" and {n} labelled abnormal ones"
     if n := counts.get("validation"):
         teachers += f"; {n} of them chose the epoch that is kept"
+    calibrators = f"{counts['calibration']} other good pictures"
+    if detector.calibration_.method == "cross":
+        calibrators = f"{counts['calibration']} good pictures, each judged by a model that had not seen it"
     lines = [
         f"- **Taught** by {teachers}.",
         f"- **Thresholds** {shown(detector.threshold_)} (picture) and {shown(detector.pixel_threshold_)} (pixel), and "
-        f"the colours, set by {counts['calibration']} other good pictures, for a false-positive rate of "
-        f"{detector.target_fpr:g}. No test picture has set anything.",
+        f"the colours, set by {calibrators}, for a false-positive rate of {detector.target_fpr:g} of verdicts, and the same of "
+        "marks: each holds alone, and one of the two may go wrong twice as often. No test picture has set anything.",
         f"- **Judged**: {counts['test_normal']} good and {counts['test_abnormal']} abnormal test pictures.",
         f"- **Way from map to score**: `{detector.image_score}`, fixed before the test pictures were read.",
     ]

@@ -1,0 +1,160 @@
+"""What it costs that every good picture teaches and calibrates, and what rate of false alarms comes of it.
+
+    python -m tests.benchmarks.cross                                   fits of `split` and `cross` in turns, 352 solar cells
+    python -m tests.benchmarks.cross --deals mono=elpv:mono NAME=SPEC  realised false-positive rates of twenty dealings
+
+The targets: PatchCore's fit with `cross` takes at most 1.8 times that with `split`, SemiOrthogonal's at most 2 times;
+processor time, medians of three in turns. Exit code 1 when one is missed.
+
+A dealing gives two thirds of 240 good pictures to the detector, which teaches with four fifths of them (`split`) or with all
+(`cross`), and counts the alarms among the other third. Features are computed once. Rows are added to
+nbs/results/calibration.csv, which the chapter on calibration reads.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from g100.algorithms import patchcore, semiorth
+from g100.foundations.calibration import Calibration
+from g100.foundations.detector import Detector, Judge, Lessons, Options, built, folds, joined, kept_of
+from g100.foundations.layouts import load_data
+from tests.benchmarks.common import RESULTS
+
+LIMITS = {patchcore.PatchCore: 1.8, semiorth.SemiOrthogonal: 2.0}
+GOOD, ALPHA = 240, 0.05
+Found = tuple[Calibration, np.ndarray, np.ndarray]  # the calibration, scores and peaks of new pictures
+
+
+def cost(cls: type[Detector], limit: float) -> bool:
+    "Print what `cross` costs beside `split`; whether that is within the limit."
+    images, took = load_data("elpv:mono", 0).train, {0.2: [], "cross": []}
+    cls(calibration=0.5).fit(images[:16], device="cpu")
+    for _ in range(3):
+        for how, times in took.items():
+            start = time.process_time()
+            cls(calibration=how).fit(images, device="cpu")
+            times.append(time.process_time() - start)
+    split, cross = map(statistics.median, took.values())
+    print(f"{cls.__name__:16s} split {split:5.1f} s, cross {cross:5.1f} s, {cross / split:.2f} times; at most {limit}")
+    return cross <= limit * split
+
+
+def read(judge: Judge, raw: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    "Scores and highest values (n,) of raw maps (n, h, w)."
+    rows = [kept_of(*(part.numpy() for part in judge.read(one[None], None))) for one in raw]
+    scores, peaks, _ = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return scores, peaks
+
+
+def record(judge: Judge, raw: torch.Tensor, method: str) -> Calibration:
+    return Calibration(*read(judge, raw), 0.0, ALPHA, None, method)
+
+
+def by_patchcore(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iterator[Found]]:
+    "Deals of given, taught, held-out and new pictures: the calibrations by both methods, and what follows."
+    features = patchcore.remembered(detector, judge.model, lessons)
+    memory = patchcore.PatchMemory(judge.model.backbone)
+
+    def near(which) -> torch.Tensor:
+        return torch.cat([memory.nearest(features[[i]])[0] for i in which])
+
+    def dealt(given, taught, held, fresh, seed: int) -> Iterator[Found]:
+        detector.seed, flat = seed, features[taught].flatten(0, 2)
+        patchcore.thinned(detector, memory, flat, flat, round(detector.coreset_ratio * len(flat)))
+        yield record(judge, near(held), "split"), *read(judge, near(fresh))
+        parts = [torch.from_numpy(part) for part in folds(len(given), seed)]
+        said = zip(parts, patchcore.told_across(detector, memory, features[given], parts), strict=True)
+        rows = [(which, raw) for which, (raw, _) in said]
+        raws = torch.cat([raw for _, raw in rows])[torch.cat([which for which, _ in rows]).argsort()]
+        yield record(judge, raws, "cross"), *read(judge, near(fresh))
+
+    return dealt
+
+
+def by_gaussians(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iterator[Found]]:
+    "The same for the semi-orthogonal embedding."
+    semiorth.begun(detector, judge.model, lessons)
+    model, grid = judge.model, judge.model.grid(lessons.view.shape)
+    z = torch.cat([model.embedded(x)[0].transpose(0, 1) for x in lessons.batches("looking")])  # (N, P, k)
+
+    def in_parts(which, work) -> torch.Tensor:
+        parts = np.array_split(which, -(-len(which) // 16))
+        return torch.cat([work(z[part].transpose(0, 1)).T.unflatten(1, grid) for part in parts])
+
+    def taught_by(which) -> tuple[torch.Tensor, int]:
+        model.mean, seen = torch.zeros_like(z[0]), 0
+        scatter = torch.zeros(*z.shape[1:], z.shape[2])
+        for part in np.array_split(which, -(-len(which) // 16)):
+            seen = semiorth.accumulate(model.mean, scatter, seen, z[part].transpose(0, 1))
+        return scatter, seen
+
+    def dealt(given, taught, held, fresh, seed: int) -> Iterator[Found]:
+        def judged(which) -> torch.Tensor:
+            return in_parts(which, lambda z: semiorth.distances(z, model.mean, model.whitening))
+
+        semiorth.whiten(model, *taught_by(taught), detector.epsilon)
+        yield record(judge, judged(held), "split"), *read(judge, judged(fresh))
+        scatter, seen = taught_by(given)
+        white = semiorth.forgetting(scatter, seen, 1, detector.epsilon)
+        raws = in_parts(given, lambda z: semiorth.left_out(z[:, :, None], model.mean, white, seen)[..., 0])
+        semiorth.whiten(model, scatter, seen, detector.epsilon)
+        yield record(judge, raws, "cross"), *read(judge, judged(fresh))
+
+    return dealt
+
+
+def dealings(n: int) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    "Twenty times: seed, the given pictures, of these the ones that teach and are held out by `split`, the new ones."
+    for seed in range(20):
+        order, size = np.random.default_rng(1000 + seed).permutation(n), round(2 / 3 * n)
+        given, again, held = np.sort(order[:size]), np.random.default_rng(seed).permutation(size), -(-size // 5)
+        yield seed, given, given[np.sort(again[held:])], given[np.sort(again[:held])], np.sort(order[size:])
+
+
+@torch.no_grad()
+def deals(name: str, spec: str, lines) -> None:
+    "Add the rows of one data set."
+    data = load_data(spec, 0)
+    good = joined([data.train, data.test[data.test.labels == 0]])
+    good = good[np.sort(np.random.default_rng(0).permutation(len(good))[:GOOD])]
+    for cls, way in ((semiorth.SemiOrthogonal, by_gaussians), (patchcore.PatchCore, by_patchcore)):
+        detector = cls()
+        lessons = Lessons(good, detector.scoring(), 16, Options(torch.device("cpu")))
+        judge = Judge(built(detector, lessons), lessons.scoring)
+        dealt = way(detector, judge, lessons)
+        for seed, given, taught, held, fresh in dealings(len(good)):
+            for found, scores, peaks in dealt(given, taught, held, fresh, seed):
+                alarm, mark = scores > found.threshold, peaks > found.pixel_threshold
+                teach = taught if found.method == "split" else given
+                lines.writerow([name, cls.__name__, found.method, seed, len(teach), len(found.scores), len(fresh),
+                                alarm.sum(), mark.sum(), (alarm | mark).sum()])  # fmt: skip
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--deals", nargs="+", metavar="NAME=SPEC")
+    told = words.parse_args()
+    warnings.simplefilter("ignore")
+    if not told.deals:
+        return int(not all([cost(cls, limit) for cls, limit in LIMITS.items()]))
+    columns = "data algorithm method seed taught calibrated new_good alarms marked either".split()
+    with (RESULTS / "calibration.csv").open("a", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        if not file.tell():
+            lines.writerow(columns)
+        for name, spec in (pair.split("=", 1) for pair in told.deals):
+            deals(name, spec, lines)
+            file.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
