@@ -1383,5 +1383,6 @@ d = { 'settings': { 'branch': 'main',
                                         'g100.foundations.views.lay_back': ( '1_foundations/views.html#lay_back',
                                                                              'g100/foundations/views.py'),
                                         'g100.foundations.views.nearest': ('1_foundations/views.html#nearest', 'g100/foundations/views.py'),
-                                        'g100.foundations.views.seen': ('1_foundations/views.html#seen', 'g100/foundations/views.py'),
+                                        'g100.foundations.views.on_picture': ( '1_foundations/views.html#on_picture',
+                                                                               'g100/foundations/views.py'),
                                         'g100.foundations.views.viewed': ('1_foundations/views.html#viewed', 'g100/foundations/views.py')}}}

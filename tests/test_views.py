@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2 import functional as tv
 
 from g100.foundations.pictures import WORKERS, as_image_set
-from g100.foundations.views import View, ahead, batches, content, geometry, nearest, seen
+from g100.foundations.views import View, ahead, batches, content, geometry, nearest, on_picture
 from tests.test_pictures import few, save, some_set
 from tests.toys import line_of
 
@@ -128,9 +128,9 @@ def test_masks_and_grids_know_the_padding():
     view = View(30, fit="pad")
     found = view.mask(mask)
     assert found.sum() == 30 * 10 and found[10:20].all()
-    assert seen(view, (20, 60), (30, 30)).tolist() == found.tolist()
-    assert seen(view, (20, 60), (6, 6)).sum() == 2 * 6 and seen(View(30), (20, 60), (6, 6)).all()
-    assert seen(view, (1, 900), (5, 5)).any(), "a picture thinner than a cell lies in the nearest one"
+    assert on_picture(view, (20, 60), (30, 30)).tolist() == found.tolist()
+    assert on_picture(view, (20, 60), (6, 6)).sum() == 2 * 6 and on_picture(View(30), (20, 60), (6, 6)).all()
+    assert on_picture(view, (1, 900), (5, 5)).any(), "a picture thinner than a cell lies in the nearest one"
 
 
 @few

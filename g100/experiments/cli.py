@@ -104,8 +104,7 @@ def run(
     "Fit an algorithm on good pictures, judge the test pictures, and write metrics, model, pictures and a report."
     from g100.experiments.report import experiment, is_first
 
-    weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
-    named = {"backbone": backbone, "weights": weights}
+    named = {"backbone": backbone, "weights": os.path.abspath(weights) if weights and os.path.exists(weights) else weights}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
     options["metric_size"] = metric_size_from(metric_size)

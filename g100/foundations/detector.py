@@ -55,7 +55,7 @@ from g100.foundations.maps import (
 from .parameters import Count, Declared, NonNegative, Odd, Rate, Side, Size, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, digest, image_size, labels_of
 from .store import canonical, read_model, write_model
-from .views import View, batches, content, seen
+from .views import View, batches, content, on_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -497,7 +497,7 @@ class Lessons:
         "Which cells of a grid (h, w) over the view show each of the images and not its padding, bool (N, h, w), on the device."
         if self.view.fit != "pad":
             return torch.ones(len(self.images), *grid, dtype=torch.bool, device=self.device)
-        found = [seen(self.view, image_size(image), grid) for image in self.images.images]
+        found = [on_picture(self.view, image_size(image), grid) for image in self.images.images]
         return torch.from_numpy(np.stack(found)).to(self.device)
 
     def parted(self, share: float, seed: int) -> tuple["Lessons", "Lessons"]:
