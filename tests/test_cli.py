@@ -34,7 +34,8 @@ from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, refused
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once
 
 COLUMNS = """algorithm dataset category seed params backbone image_size counts threshold_image threshold_pixel target_fpr
-promised_fpr calibration_method calibration_shortage normal_recall abnormal_recall precision_image image_auroc image_aupr image_f1_max pixel_auroc pixel_aupr aupro
+promised_fpr calibration_method calibration_shortage
+normal_recall abnormal_recall precision_image image_auroc image_aupr image_f1_max pixel_auroc pixel_aupr aupro
 pixel_f1_max fit_seconds seconds_per_image peak_memory_mb versions machine commit dataset_sha256""".split()
 TINY = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 
