@@ -6,6 +6,7 @@ put `@step` before it.
 """
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,11 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 import cv2
+import jedi
 import numpy as np
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 import g100
 
@@ -33,9 +38,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def command(*words: str) -> str:
+def command(*words: str, **environment: str) -> str:
     "What the installed command prints; it must succeed."
-    done = subprocess.run([Path(sys.executable).parent / "g100", *words], capture_output=True, text=True, check=False)
+    told = [Path(sys.executable).parent / "g100", *words]
+    done = subprocess.run(told, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -76,7 +82,7 @@ def pictures_are_there():
 @step
 def the_readme_in_python():
     "Its lines as they stand there, in one namespace."
-    lines = {}
+    lines = {"frame": frame(5, spot=True)}
     for block in blocks("python"):
         exec(block, lines)
     assert lines["verdicts"].is_anomalous.tolist() == [False, False, True, True, True, True]
@@ -90,6 +96,57 @@ def one_frame_as_from_a_camera():
         verdict = detector.inspect(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)[None])
         assert verdict.is_anomalous.tolist() == [bad] and verdict.map.shape == (1, 224, 224)
         assert verdict.mask.any() == bad
+
+
+@step
+def a_frame_in_the_order_of_opencv():
+    detector, image = g100.load("model", device="cpu"), frame(7, spot=True)
+    as_it_is, turned = detector.inspect(image, channels="bgr"), detector.inspect(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    np.testing.assert_array_equal(as_it_is.score, turned.score)
+    assert len(as_it_is) == 1 and detector.inspect([image, image[:80]], channels="bgr").map.shape == (2, 224, 224)
+
+
+@step
+def verdicts_are_looked_at():
+    verdicts = g100.load("model").inspect("new/*.png")
+    assert [row["is_anomalous"] for row in verdicts.table()] == [False, False, True, True, True, True]
+    assert verdicts._repr_html_().count("<img") == 6 and len(verdicts[verdicts.is_anomalous]) == 4
+    verdicts.plot("003.png").savefig("verdict.png")
+
+
+@step
+def in_scikit_learns_hands():
+    paths = np.array(sorted(map(str, Path("good").iterdir()))[:60])
+    small = g100.PatchCore(image_size=64, sigma=1.0)
+    good = lambda model, X, y=None: (model.predict(X) == 1).mean()  # noqa: E731
+    held = GridSearchCV(small, {"coreset_ratio": [0.02, 0.1]}, cv=2, scoring=good)
+    assert held.fit(paths).best_estimator_.predict(paths[:3]).shape == (3,) and held.best_score_ > 0.7
+    line = make_pipeline(FunctionTransformer(lambda names: [f"new/{name}" for name in names]), small.fit(paths))
+    assert line.predict(["004.png"]).tolist() == [-1]
+
+
+@step
+def an_algorithm_of_ones_own():
+    from residual import FeatureResidual  # the file beside this script, as chapter 34 writes it
+
+    detector = FeatureResidual(image_size=64, sigma=2.0).fit("good/")
+    assert detector.inspect("new/").is_anomalous[2:].all()
+    detector.save("mine")
+    place, out = "residual:FeatureResidual", ["--out", "mine-result", "--set", "image_size=64"]
+    said = command("run", place, "--data", "mvtec:bottle", *out, PYTHONPATH=".")
+    assert "image_auroc" in said and Path("mine-result/report.html").is_file()
+    command("inspect", "mine", "photos", "--out", "mine-verdicts", "--algorithm", place, PYTHONPATH=".")
+
+
+@step
+def tools_know_it():
+    Path("right.py").write_text("import numpy as np\n\nframe = np.zeros((9, 9, 3), np.uint8)\n" + blocks("python")[0])
+    Path("wrong.py").write_text("from g100 import PatchCore\n\nPatchCore(coreset_ratoi=0.1)\n")
+    words = [sys.executable, "-m", "mypy", "--ignore-missing-imports", "--follow-imports=silent", "right.py", "wrong.py"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    assert "right.py" not in said and 'Unexpected keyword argument "coreset_ratoi"' in said, said
+    offered = jedi.Script("from g100 import PatchCore\nPatchCore(").get_signatures()[0].params
+    assert {"coreset_ratio", "image_size", "target_fpr"} <= {p.name for p in offered}
 
 
 @step

@@ -22,7 +22,7 @@ from PIL import Image
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.experiments import experiment as room
-from g100.experiments.cli import parse_settings
+from g100.experiments.cli import metric_size_from, parse_settings
 from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb, run_experiment, write_results
 from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
 from g100.experiments.table import result_table
@@ -34,9 +34,9 @@ from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, refused
 pytestmark = pytest.mark.xdist_group("cli")  # its fixtures are made once
 
 COLUMNS = """algorithm dataset category seed params backbone image_size counts threshold_image threshold_pixel target_fpr
-promised_fpr calibration_method calibration_shortage
-normal_recall abnormal_recall precision_image image_auroc image_aupr image_f1_max pixel_auroc pixel_aupr aupro
-pixel_f1_max fit_seconds seconds_per_image peak_memory_mb versions machine commit dataset_sha256""".split()
+promised_fpr calibration_method calibration_shortage normal_recall abnormal_recall precision_image image_auroc image_aupr
+image_f1_max pixel_auroc pixel_aupr aupro pixel_f1_max seg_f1 aupro_05 aupimo metric_size regions regions_lost fit_seconds
+seconds_per_image peak_memory_mb versions machine commit dataset_sha256""".split()
 TINY = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 
 
@@ -213,7 +213,7 @@ def test_an_unreadable_picture_is_named_or_left_out(within, folder, tmp_path):
     (data / "train" / "good" / "005.png").write_bytes(b"")
     broken = (data / "test" / "spot" / "003.png").read_bytes()
     (data / "test" / "spot" / "003.png").write_bytes(broken[: len(broken) // 2])
-    refused(g100("run", "patchcore", "--data", f"mvtec:{data}", "--out", tmp_path / "out", *TINY), "005.png")
+    refused(g100("run", "patchcore", "--data", f"mvtec:{data}", "--out", tmp_path / "out", *TINY), "003.png")  # sizes first
     assert not (tmp_path / "out").exists()
     done = g100("run", "patchcore", "--data", f"mvtec:{data}", "--out", tmp_path / "out", *TINY, "--skip-unreadable")
     assert done.returncode == 0, done.stderr
@@ -428,3 +428,9 @@ def test_what_is_told_to_a_run_is_no_parameter():
         assert f"{name} is no parameter of RIAD any more" in line_of(room.make_detector, "riad", {name: "x"}, True)
     made = room.make_detector("patchcore", {"levels": [2, 3]}, paper=True)
     assert made.levels == (2, 3) and made.backbone == PatchCore.paper().backbone
+
+
+def test_the_metric_size_is_pixels_or_own():
+    assert metric_size_from("512") == 512 and metric_size_from("own") is None
+    for wrong in ("big", "-3", "2.5", ""):
+        assert "--metric-size" in line_of(metric_size_from, wrong) and "own" in line_of(metric_size_from, wrong)

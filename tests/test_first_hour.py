@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.notebooks import ROOT
+from tests.toys import seventh
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("package")]  # shares the wheel with test_package
 
@@ -31,6 +32,7 @@ def python(wheel, tmp_path_factory):
 
 def test_first_hour(python, tmp_path):
     script = shutil.copy(ROOT / "tests" / "first_hour.py", tmp_path)
+    (tmp_path / "residual.py").write_text(seventh())
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env["JUPYTER_PATH"] = str(Path(sys.prefix) / "share" / "jupyter")  # where the page's templates are installed
     done = subprocess.run([python, script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)

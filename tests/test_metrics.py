@@ -9,7 +9,19 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from g100.foundations.errors import G100Error
-from g100.foundations.metrics import at_threshold, aupro, auroc, average_precision, f1_max, pro_curve
+from g100.foundations.metrics import (
+    PIXEL_SCORES,
+    at_threshold,
+    aupimo,
+    aupro,
+    auroc,
+    average_precision,
+    f1_at,
+    f1_max,
+    pixel_scores,
+    pro_curve,
+    regions_at,
+)
 
 property_test = settings(deadline=None, max_examples=50)
 seeds = st.integers(0, 2**32 - 1)
@@ -111,7 +123,107 @@ def test_pixel_arrays_of_any_shape():
 @given(seeds, st.floats(0.01, 1.0))
 def test_aupro_is_its_definition(seed, limit):
     masks, maps = scene(seed)
-    assert aupro(masks, maps, limit) == pytest.approx(aupro_by_thresholds(masks, maps, limit), abs=1e-9)
+    assert aupro(masks, maps, limit) == pytest.approx(aupro_by_thresholds(masks, maps, limit), abs=1e-12)
+
+
+def aupimo_by_thresholds(masks, maps, good, low, high):
+    "Equations 8 and 9 word by word: every value is a threshold, and a step function of the rate is integrated."
+    values = [np.inf, *sorted({float(v) for a in maps for v in np.ravel(a)}, reverse=True)]
+    rate = np.array([np.mean([np.mean(a >= t) for a, g in zip(maps, good, strict=True) if g]) for t in values])
+    corners = sorted({low, high, *(r for r in rate if low < r < high)})
+    found = []
+    for mask, a in zip(masks, maps, strict=True):
+        recall = np.array([np.mean(a[mask] >= t) if mask.any() else np.nan for t in values])
+        steps = zip(corners, corners[1:], strict=False)
+        area = sum(np.max(recall[rate <= r], initial=0.0) * (np.log(s) - np.log(r)) for r, s in steps)
+        found.append(area / np.log(high / low) if mask.any() else np.nan)
+    return np.array(found)
+
+
+@property_test
+@given(seeds, st.floats(1e-3, 0.2), st.floats(1.5, 50))
+def test_aupimo_is_its_definition(seed, low, times):
+    masks, maps = scene(seed)
+    rng = np.random.default_rng(seed)
+    masks, maps = [*masks, np.zeros((4, 9), bool)], [*maps, rng.integers(0, 9, (4, 9)).astype(np.float32)]  # of another size
+    high, good = min(1.0, low * times), [False, True, False, True]
+    mine = aupimo(masks, maps, (low, high), good)
+    np.testing.assert_allclose(mine, aupimo_by_thresholds(masks, maps, good, low, high), rtol=0, atol=1e-12)
+    assert np.isnan(mine[[1, 3]]).all() and not np.isnan(mine[0])
+
+
+def test_aupimo_of_perfect_and_worthless_maps():
+    masks = np.zeros((3, 20, 20), bool)
+    masks[1, 5:9, 5:9], masks[2, :2, :2] = True, True
+    perfect = masks + np.random.default_rng(0).random(masks.shape) / 2
+    assert aupimo(masks, perfect)[1:].tolist() == [1, 1] and aupimo(masks, np.ones(masks.shape))[1:].tolist() == [0, 0]
+    half = perfect.copy()
+    half[1, 5:7] = 0
+    assert aupimo(masks, half)[1] == pytest.approx(1 / 2)
+    # a picture without a mask counts as good only where nobody says that it is not
+    assert aupimo(masks, masks[[1, 1, 2]] * 1.0)[1] == 0 and np.isnan(aupimo(masks, perfect)[0])
+    with pytest.raises(G100Error, match="none"):
+        aupimo(masks, perfect, good=[False, False, False])
+
+
+@property_test
+@given(seeds, st.sampled_from([np.float32, np.float64]))
+def test_f1_at_a_threshold_is_that_of_scikit_learn(seed, dtype):
+    y, s = sample(seed, dtype)
+    for tau in (float(np.median(s)), float(s.max()), float(s.min()) - 1):
+        assert f1_at(y, s, tau) == pytest.approx(f1_score(y, s > tau, zero_division=0), abs=1e-12)
+        assert f1_at(y, s, tau) <= f1_max(y, s)[0] + 1e-12
+
+
+@property_test
+@given(seeds)
+def test_all_at_once_are_those_one_by_one(seed):
+    masks, maps = scene(seed)
+    good, tau = np.array([False, True, False]), float(np.median(maps))
+    found = pixel_scores([regions_at(mask, mask.shape)[0] for mask in masks], maps, tau, good)
+    each = aupimo(masks, maps, good=good)
+    y, s = masks, maps
+    alone = (auroc(y, s), average_precision(y, s), aupro(y, s), f1_max(y, s)[0], f1_at(y, s, tau), aupro(y, s, 0.05))
+    assert [found[name] for name in PIXEL_SCORES] == pytest.approx([*alone, np.nanmean(each)], abs=1e-12)
+    np.testing.assert_array_equal(found["pictures"], each)
+    assert set(found) == {*PIXEL_SCORES, "pictures"}
+
+
+def test_what_pixels_cannot_tell_is_none():
+    nothing = pixel_scores([np.zeros((4, 4), np.int32)], [np.zeros((4, 4))], 0.0, np.array([True]))
+    assert set(nothing.values()) == {None}
+    some = pixel_scores([np.eye(4, dtype=np.int32)], [np.eye(4)], 0.5, np.array([False]))
+    assert some["aupimo"] is None and some["pictures"] is None and some["aupro"] == some["seg_f1"] == 1
+
+
+@property_test
+@given(seeds, st.integers(1, 40), st.integers(1, 40))
+def test_regions_keep_their_numbers_at_another_size(seed, h, w):
+    rng = np.random.default_rng(seed)
+    mask = ndimage.binary_dilation(rng.random((23, 31)) < 0.01, iterations=int(rng.integers(1, 3)))
+    label, n = ndimage.label(mask, np.ones((3, 3)))
+    found, counted = regions_at(mask, (h, w))
+    assert counted == n and found.shape == (h, w)
+    under = label[np.ix_(((2 * np.arange(h) + 1) * 23) // (2 * h), ((2 * np.arange(w) + 1) * 31) // (2 * w))]
+    gone = [k for k in range(1, n + 1) if k not in under]
+    np.testing.assert_array_equal(found[found == under], under[found == under])
+    assert all((found == k).sum() <= 1 for k in gone), "no more than one cell"
+    for k in set(found[found != under].tolist()):
+        ((r, c),) = np.argwhere(found == k)
+        assert k in gone and k in label[r * 23 // h : (r + 1) * 23 // h + 1, c * 31 // w : (c + 1) * 31 // w + 1]
+    if len(gone) == 1 and (under == 0).all():
+        assert set(gone) <= set(found.ravel().tolist())
+
+
+def test_no_crack_vanishes_or_falls_to_pieces():
+    mask = np.eye(64, dtype=bool) | np.eye(64, k=-30, dtype=bool)
+    for size in (64, 32, 20, 8):
+        found, n = regions_at(mask, (size, size))
+        assert n == 2 and set(np.unique(found)) == {0, 1, 2}
+    dot = np.zeros((90, 90), bool)
+    dot[40, 41] = True
+    assert regions_at(dot, (9, 9))[0].sum() == 1 and regions_at(dot, (90, 90))[0].tolist() == dot.astype(int).tolist()
+    assert regions_at(np.zeros((5, 5), bool), (2, 2))[1] == 0
 
 
 @property_test
@@ -183,6 +295,13 @@ def test_pictures_of_different_sizes_and_grey_masks():
     (lambda: aupro(np.eye(4)[None], np.full((1, 4, 4), np.nan)), "map of picture 0"),
     (lambda: aupro(np.eye(4)[None], np.eye(4)[None], limit=0), "limit"),
     (lambda: aupro(np.eye(4)[None], np.eye(4)[None], limit=1.5), "limit"),
+    (lambda: aupimo(np.eye(4)[None], np.eye(4)[None]), "good pictures"),
+    (lambda: aupimo(np.eye(4)[None], np.eye(4)[None], (0, 0.1)), "limit"),
+    (lambda: aupimo(np.eye(4)[None], np.eye(4)[None], (0.1, 1.1)), "limit"),
+    (lambda: aupimo(np.eye(4)[None], np.eye(4)[None], (0.1, 0.1)), "lower one"),
+    (lambda: f1_at([0, 1], [0.1, 0.2], float("nan")), "threshold"),
+    (lambda: pixel_scores([np.eye(4, dtype=int)], [np.eye(4)], float("nan"), [False]), "threshold"),
+    (lambda: pixel_scores([np.eye(4, dtype=int)], [np.ones((4, 5))], 0.0, [False]), "picture 0"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_line(call, says):
     with pytest.raises(G100Error, match=says) as error:

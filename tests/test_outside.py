@@ -14,8 +14,8 @@ from torch import nn
 
 from g100.foundations import detector as room
 from g100.foundations.detector import ALGORITHMS, Detector, algorithm, algorithms, load, name_of, register
-from tests.notebooks import NBS, ROOT, read
-from tests.toys import Mean, MeanPicture, line_of, mvtec_folder, pictures, refused
+from tests.notebooks import ROOT
+from tests.toys import Mean, MeanPicture, line_of, mvtec_folder, pictures, refused, seventh
 
 pytestmark = pytest.mark.xdist_group("outside")
 PLACE = "residual:FeatureResidual"
@@ -26,9 +26,7 @@ SMALL = ["--set", "image_size=64", "--set", "sigma=2", "--device", "cpu"]
 def home(tmp_path_factory):
     "A folder with the file that the chapter writes, and pictures."
     home = tmp_path_factory.mktemp("outside")
-    cells = [cell.source for cell in read(NBS / "3_experiments" / "34_your_own.ipynb").cells]
-    code = ["\n".join(cell.splitlines()[1:]) for cell in cells if cell.startswith("%%writefile")]
-    text = "\n".join(code)
+    text = seventh()
     assert len([line for line in text.splitlines() if line.strip()]) < 40
     (home / "residual.py").write_text(text)
     mvtec_folder(home / "bottle", size=64)

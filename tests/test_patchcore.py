@@ -268,7 +268,9 @@ def test_wrong_parameter_is_one_line_that_names_it(parameters, word):
 
 def test_radius_matches_the_coreset_of_the_same_matrix(fitted):
     teach, options = split(as_image_set(pictures(30, 64)), 0.2, 0)[0], Options(torch.device("cpu"))
-    memory = remembered(fitted, fitted.fitted_.model, Lessons(teach, fitted.fitted_.scoring, 16, options)).flatten(0, 2)
+    images, seen = remembered(fitted, fitted.fitted_.model, Lessons(teach, fitted.fitted_.scoring, 16, options))
+    memory = images.flatten(0, 2)
+    assert seen.all() and seen.shape == images.shape[:3]
     again = k_center_greedy(memory, len(fitted.bank_), seed=0)
     assert fitted.radius_[-1] == pytest.approx(float(again.radius[-1]), rel=1e-5)
     assert torch.equal(memory[again.index], fitted.bank_)

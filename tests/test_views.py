@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2 import functional as tv
 
 from g100.foundations.pictures import WORKERS, as_image_set
-from g100.foundations.views import View, ahead, batches, nearest
+from g100.foundations.views import View, ahead, batches, content, geometry, nearest, seen
 from tests.test_pictures import few, save, some_set
 from tests.toys import line_of
 
@@ -78,7 +78,74 @@ def test_mask_and_picture_are_cut_alike():
     assert (picture != view.mask(mask)).mean() < 0.05 and view.mask(mask).any()
 
 
+@few
+@given(st.integers(4, 90), st.integers(4, 90), st.integers(3, 40), st.integers(3, 40))
+def test_padding_holds_the_whole_picture_in_its_own_shape(H, W, h, w):
+    picture = np.random.default_rng(H * W).integers(0, 256, (H, W, 3), dtype=np.uint8)
+    view = View((h, w), fit="pad")
+    rh, rw, *_ = geometry(view, H, W)
+    assert (rh == h or rw == w) and rh <= h and rw <= w
+    assert abs(rh - H * min(h / H, w / W)) <= 1 and abs(rw - W * min(h / H, w / W)) <= 1
+    seen_, part = view.image(picture), content(view, (H, W))
+    assert seen_.shape == (3, h, w)
+    inside = seen_[:, part[0], part[1]]
+    assert torch.equal(inside, View((rh, rw)).image(picture)), "what is inside is the picture, resized"
+    above, below = part[0].start, h - part[0].stop
+    assert abs(above - below) <= 1 and abs(part[1].start - (w - part[1].stop)) <= 1, "in the middle"
+    if above:
+        assert torch.equal(seen_[:, 0, part[1]], inside[:, 0]), "the border is continued"
+
+
+@few
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(12, 30), st.integers(12, 30))
+def test_a_padded_map_returns_to_its_picture(H, W, h, w):
+    view = View((h, w), fit="pad")
+    rows, columns = np.mgrid[:H, :W]
+    place = np.stack([(rows + 0.5) / H, (columns + 0.5) / W, 0 * rows], 2).astype(np.float32)
+    x = view.image(place)
+    for channel, side in ((0, H), (1, W)):
+        map = x[channel].clone()
+        outside = torch.ones_like(map, dtype=torch.bool)
+        outside[content(view, (H, W))] = False
+        map[outside] = 1e6  # what is said of the padding is not heard
+        back = view.back(map, (H, W))
+        cell = max(1, max(H / h, W / w))
+        assert np.isfinite(back).all() and np.abs(back - place[..., channel]).max() * side <= 0.75 * cell + 0.5
+    half = view.back(x[0], (H, W), (H // 2, W // 2))
+    assert half.shape == (H // 2, W // 2) and half.max() <= 1
+
+
+def test_a_map_is_laid_back_at_another_size_in_one_interpolation():
+    map = np.random.default_rng(0).random((12, 12)).astype(np.float32)
+    np.testing.assert_allclose(View(12).back(map, (100, 60), (50, 30)), View(12).back(map, (50, 30)), atol=1e-6)
+    cropped = View(12, 16).back(map, (64, 96), (32, 48))
+    whole = View(12, 16).back(map, (64, 96))
+    assert (np.isfinite(cropped) == np.isfinite(whole)[::2, ::2]).mean() > 0.99
+
+
+def test_masks_and_grids_know_the_padding():
+    mask = np.ones((20, 60), bool)
+    view = View(30, fit="pad")
+    found = view.mask(mask)
+    assert found.sum() == 30 * 10 and found[10:20].all()
+    assert seen(view, (20, 60), (30, 30)).tolist() == found.tolist()
+    assert seen(view, (20, 60), (6, 6)).sum() == 2 * 6 and seen(View(30), (20, 60), (6, 6)).all()
+    assert seen(view, (1, 900), (5, 5)).any(), "a picture thinner than a cell lies in the nearest one"
+
+
+@few
+@given(st.integers(4, 90), st.integers(4, 90), st.integers(3, 40), st.integers(3, 40))
+def test_a_crop_without_a_size_of_its_own_cuts_as_little_as_can_be(H, W, h, w):
+    view = View((h, w), fit="crop")
+    rh, rw, top, left = geometry(view, H, W)
+    assert rh >= h and rw >= w and (rh == h or rw == w) and top >= 0 and left >= 0
+    assert view.image(np.zeros((H, W, 3), np.uint8)).shape == (3, h, w) and view.mask(np.ones((H, W), bool)).all()
+    assert View(8, 8).fit == "crop" and View(8).fit == "stretch"
+
+
 def test_views_that_make_no_sense():
+    assert "did you mean 'pad'" in line_of(lambda: View(8, fit="pads"))
+    assert "leave resize out" in line_of(lambda: View(8, 9, "pad"))
     assert "larger than resize" in line_of(View, 256, 224)
     assert "larger than resize" in line_of(View, (100, 230), 224)
     for size, resize in ((0, None), ((3, 4, 5), None), (2.5, None), ("a", None), (8, 0), ((8, -1), None)):
@@ -132,3 +199,19 @@ def test_batches_name_the_broken_picture_and_show_progress(tmp_path, capsys):
     assert "3.png" in line_of(list, batches(as_image_set(tmp_path), View(8), 2))
     assert capsys.readouterr().err == ""
     line_of(list, batches(some_set(), View(8), 0))
+
+
+# ---- strips
+
+
+def test_a_strip_is_refused_by_name_before_it_explodes(tmp_path):
+    cropped, straight = View(8, 9), View(8)
+    for H, W in ((101, 1), (1, 4000), (5, 501)):
+        strip = np.zeros((H, W, 3), np.uint8)
+        for work, *args in ((cropped.image, strip), (cropped.mask, strip[..., 0]), (cropped.back, np.zeros((8, 8)), (H, W))):
+            line = line_of(work, *args)
+            assert f"{H} x {W} pixels" in line and "no resize, no crop" in line
+        assert straight.image(strip).shape == (3, 8, 8) and straight.back(np.zeros((8, 8)), (H, W)).shape == (H, W)
+    assert cropped.image(np.zeros((100, 1, 3), np.uint8)).shape == (3, 8, 8)
+    save(tmp_path / "strip.png", strip)
+    assert line_of(list, batches(as_image_set(tmp_path), cropped, 2)).startswith("strip.png: a picture of 5 x 501 pixels")

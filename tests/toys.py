@@ -11,6 +11,7 @@ from torch import nn
 
 from g100.foundations.detector import Detector, Inspection, register
 from g100.foundations.errors import G100Error
+from tests.notebooks import NBS, read
 
 
 class Mean(nn.Module):
@@ -81,6 +82,12 @@ def judged_twice(detector: Detector, x: np.ndarray) -> Inspection:
     np.testing.assert_array_equal(first.map, again.map)
     np.testing.assert_array_equal(first.score, again.score)
     return first
+
+
+def seventh() -> str:
+    "The file that chapter 34 writes: an algorithm from outside."
+    cells = [cell.source for cell in read(NBS / "3_experiments" / "34_your_own.ipynb").cells]
+    return "\n".join(cell.partition("\n")[2] for cell in cells if cell.startswith("%%writefile"))
 
 
 def line_of(work, *args) -> str:

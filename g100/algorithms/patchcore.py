@@ -146,15 +146,15 @@ def announce(detector: "PatchCore", images: int, grid: int, dim: int, verbose: b
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #219ad5b4
 @torch.inference_mode()
-def remembered(detector: "PatchCore", model: PatchMemory, lessons: Lessons) -> torch.Tensor:
-    "M, Eq. 3: the features (N, h, w, D) of all patches of the N images."
+def remembered(detector: "PatchCore", model: PatchMemory, lessons: Lessons) -> tuple[torch.Tensor, torch.Tensor]:
+    "M, Eq. 3: the features (N, h, w, D) of all patches of the N images; and which of them show a picture and not padding."
     images = len(lessons.images)
     h, w, dim = model.patches(torch.zeros(1, 3, *lessons.view.shape, device=lessons.device)).shape[1:]
     announce(detector, images, h * w, dim, lessons.options.verbose)
     memory, filled = torch.empty(images, h, w, dim, device=lessons.device), 0
     for x in lessons.batches("remembering"):
         memory[filled : filled + len(x)], filled = model.patches(x), filled + len(x)
-    return memory
+    return memory, lessons.seen((h, w))
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #a2764745
 def thinned(detector: "PatchCore", model: PatchMemory, memory: torch.Tensor, points: torch.Tensor, size: int,
@@ -165,18 +165,21 @@ def thinned(detector: "PatchCore", model: PatchMemory, memory: torch.Tensor, poi
     model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, min(detector.n_neighbors, size))[1]
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #0e0ae525
-def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor, parts: list[torch.Tensor]) -> Iterator[tuple]:
-    "For each part, numbers of images (N, h, w, D): what the bank of the others says, raw maps and scores or None."
-    memory, patches = images.flatten(0, 2), images[0, ..., 0].numel()
+def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor, seen: torch.Tensor,
+                parts: list[torch.Tensor]) -> Iterator[tuple]:  # fmt: skip
+    """For each part, numbers of images (N, h, w, D), of whose patches those `seen` (N, h, w) count: what the bank of the others
+    says, raw maps and scores or None."""
+    memory, number = images.flatten(0, 2), torch.arange(seen.numel(), device=seen.device).reshape(seen.shape)
     points, ratio, few = detector.projected(memory), detector.coreset_ratio, []
-    thinned(detector, model, memory, points, max(1, round(ratio * len(memory))))
-    for part in parts:
-        rows = (patches * part[:, None] + torch.arange(patches, device=part.device)).flatten()
+    every, total = slice(None) if seen.all() else number[seen], int(seen.sum())
+    thinned(detector, model, memory[every], points[every], max(1, round(ratio * total)))
+    own = [number[part][seen[part]] for part in parts]
+    for rows in own:
         size = min(len(rows), math.ceil(2 * ratio * len(rows)))
         few.append(rows[k_center_greedy(points[rows], size, seed=detector.seed).index])
     other = PatchMemory(model.backbone, detector.patch_size, detector.feature_dim)
     for k, part in enumerate(parts):
-        rest, size = torch.cat(few[:k] + few[k + 1 :]), round(ratio * (len(memory) - patches * len(part)))
+        rest, size = torch.cat(few[:k] + few[k + 1 :]), round(ratio * (total - len(own[k])))
         thinned(detector, other, memory[rest], points[rest], max(1, size))
         told = other.told if detector.image_score == detector.own_image_score else lambda z: (other.nearest(z)[0], None)
         raws, scores = zip(*map(told, images[part].split(detector.batch_size)), strict=True)
@@ -225,14 +228,15 @@ class PatchCore(Detector):
 
     @torch.no_grad()
     def learn(self, model: PatchMemory, lessons: Lessons) -> None:
-        memory = remembered(self, model, lessons).flatten(0, 2)
+        images, seen = remembered(self, model, lessons)
+        memory = images.flatten(0, 2) if seen.all() else images[seen]
         size = max(1, round(self.coreset_ratio * len(memory)))
         thinned(self, model, memory, self.projected(memory), size, lessons.options.verbose)
 
     @torch.no_grad()
     def learn_across(self, model: PatchMemory, lessons: Lessons) -> Iterator[tuple]:
-        images, owner = remembered(self, model, lessons), lessons.owner
+        (images, seen), owner = remembered(self, model, lessons), lessons.owner
         left_out = folds(len(lessons.pictures), self.seed)
         parts = [torch.from_numpy(np.flatnonzero(np.isin(owner, held))).to(images.device) for held in left_out]
-        for held, told in zip(left_out, told_across(self, model, images, parts), strict=True):
+        for held, told in zip(left_out, told_across(self, model, images, seen, parts), strict=True):
             yield held, *told

@@ -307,10 +307,10 @@ def aspects(images: ImageSet) -> tuple[float, float]:
     return min(found), max(found)
 
 
-def warn_of_aspects(low: float, high: float, resize: int | None) -> None:
+def warn_of_aspects(low: float, high: float, fit: str) -> None:
     "A warning where the pictures are not all of about one shape."
     if high > 1.1 * low:
-        how = "stretched" if resize is None else "cropped"
+        how = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[fit]
         warnings.warn(f"pictures of differing aspect (width / height {low:.2f} to {high:.2f}) are {how} to one size; each "
                       "position should show the same part of all pictures", stacklevel=2)  # fmt: skip
 
@@ -381,7 +381,7 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
 def begun(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> torch.Tensor:
     "The scatter (P, k, k) before the first picture, zeros; the module with its W and a mean of zeros."
     lessons.notes["aspect"] = list(aspects(lessons.images))
-    warn_of_aspects(*lessons.notes["aspect"], detector.resize)
+    warn_of_aspects(*lessons.notes["aspect"], lessons.view.fit)
     model.W = haar(sum(model.backbone.channels), detector.k, detector.seed).to(lessons.device)
     P = math.prod(model.grid(lessons.view.shape))
     announce(detector, len(lessons.images), P, lessons.options.verbose)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'CHUNK', 'parse_settings', 'show_row',
-           'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there', 'inspect', 'seeds_from',
-           'benchmark', 'list_', 'version', 'main']
+           'metric_size_from', 'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there',
+           'inspect', 'seeds_from', 'benchmark', 'list_', 'version', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -74,6 +74,15 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Paper = Annotated[bool, typer.Option("--paper", help="Start from the published recipe.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work.")]
 
+# %% ../../nbs/3_experiments/32_cli.ipynb #97d96304
+def metric_size_from(text: str) -> int | None:
+    "The longer side in pixels at which pixels are judged; None for `own`, each picture's own size."
+    if text == "own":
+        return None
+    if not text.isdecimal():
+        raise G100Error(f"--metric-size {text}: wants the longer side in whole pixels, such as 256, or own")
+    return int(text)
+
 # %% ../../nbs/3_experiments/32_cli.ipynb #ede80d64
 @app.command()
 def run(
@@ -87,6 +96,7 @@ def run(
     seed: Seed = 0,
     device: Device = "auto",
     limit_train: Annotated[int | None, typer.Option(help="Learn from a seeded sample of so many.")] = None,
+    metric_size: Annotated[str, typer.Option(help="Longer side at which pixels are judged, or own: each picture's.")] = "256",
     skip_unreadable: Skip = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")] = False,
     force: Force = False,
@@ -98,6 +108,7 @@ def run(
     named = {"backbone": backbone, "weights": weights}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
+    options["metric_size"] = metric_size_from(metric_size)
     row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, verbose=True, **options)
     if is_first():
         show_row(row, out)

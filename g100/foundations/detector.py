@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'stacked', 'joined', 'painted', 'gallery',
            'plotted', 'chosen', 'Inspection', 'split', 'good_only', 'generator', 'own_randomness', 'pick_device',
-           'Options', 'Scoring', 'Judge', 'cut', 'laid', 'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded',
-           'calibrated', 'Fitted', 'Lessons', 'folds', 'raw_of', 'out_of_fold', 'crossed', 'warn_of_copies',
-           'check_names', 'check_common', 'changes', 'warn_of_changes', 'register', 'place_of', 'algorithms',
-           'class_at', 'algorithm', 'name_of', 'built', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector',
-           'thawed', 'filled', 'kind_of', 'restored', 'load']
+           'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid', 'judged_in_crops', 'finite',
+           'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds', 'raw_of', 'out_of_fold',
+           'crossed', 'warn_of_copies', 'check_names', 'check_framing', 'check_common', 'changes', 'warn_of_changes',
+           'register', 'place_of', 'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'fitted_on',
+           'recalibrated', 'check_restorable', 'Detector', 'thawed', 'filled', 'kind_of', 'restored', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import base64
@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from importlib.metadata import entry_points
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -55,7 +55,7 @@ from g100.foundations.maps import (
 from .parameters import Count, Declared, NonNegative, Odd, Rate, Side, Size, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, digest, image_size, labels_of
 from .store import canonical, read_model, write_model
-from .views import View, batches
+from .views import View, batches, content, seen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,15 +83,12 @@ def painted(verdicts: "Inspection", i: int, longest: int | None = None) -> np.nd
     if verdicts.images is None:
         raise G100Error("this Inspection does not know its pictures; take one that a detector's inspect gave")
     image = as_uint8(verdicts.images[i])
+    view = verdicts.scoring.frame(image.shape[:2])
     shrink = 1.0 if longest is None else min(1.0, longest / max(image.shape))
     if shrink < 1:
         size = [max(1, round(shrink * n)) for n in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    view, colors = verdicts.scoring.frame(image.shape[:2]), verdicts.calibration.color_range
-    map, mask = verdicts.map[i], verdicts.mask[i]
-    if verdicts.scoring.tile is not None and shrink < 1:  # the map is as large as the picture was
-        map, mask = (cv2.resize(a.astype(np.float32), size, interpolation=cv2.INTER_AREA) for a in (map, mask))
-    return overlay(image, map, mask > 0.5, view, colors)
+    return overlay(image, verdicts.map[i], verdicts.mask[i], view, verdicts.calibration.color_range)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #22f112af
 FIGURE = '<figure style="margin:4px;width:{side}px;overflow-wrap:anywhere;font-size:11px;text-align:center">{inside}</figure>'
@@ -275,8 +272,13 @@ class Scoring:
     map_opening: int = 1  # the same for the smoothed map itself
 
     def frame(self, size: tuple[int, int]) -> View:
-        "How a picture of that size (H, W) lies under its map: as the network sees it, or at its own size with `tile`."
-        return self.view if self.tile is None else View(size)
+        """How a picture of that size (H, W) lies under its map: as the network sees it, padding cut off, or at its own size
+        with `tile`."""
+        if self.tile is not None:
+            return View(size)
+        if self.view.fit == "pad":
+            return View(tuple(side.stop - side.start for side in content(self.view, size)))
+        return self.view
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #22c099a7
 class Judge(nn.Module):
@@ -290,14 +292,20 @@ class Judge(nn.Module):
         "What the model says: maps (B, h, w) on its grid, and its own scores (B,) where they are asked for."
         return (self.model(x), None) if self.scoring.image_score in IMAGE_SCORES else self.model.scored(x)
 
-    def read(self, raw: torch.Tensor, score: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        "How that is read: maps (B, H, W) and scores (B,)."
+    def read(self, raw: torch.Tensor, score: torch.Tensor | None,
+             within: tuple[slice, slice] | None = None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        "How that is read: maps (B, H, W) and scores (B,); `within`: the rows and columns that are picture and not padding."
         how = self.scoring
-        maps = opened(full_size(raw, how.view.shape, how.sigma), how.map_opening)
+        if within is None:
+            maps = full_size(raw, how.view.shape, how.sigma)
+        else:
+            part = full_size(raw, how.view.shape)[:, within[0], within[1]]
+            maps = full_size(part, tuple(part.shape[1:]), how.sigma)
+        maps = opened(maps, how.map_opening)
         return maps, image_score(maps, how.image_score) if score is None else score
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.read(*self.raw(x))
+    def forward(self, x: torch.Tensor, within: tuple[slice, slice] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.read(*self.raw(x), within)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #cfa2169d
 def cut(images: ImageSet, tile: int, overlap: int) -> ImageSet:
@@ -316,6 +324,26 @@ def cut(images: ImageSet, tile: int, overlap: int) -> ImageSet:
     return ImageSet(crops, names, labels, ["crop"] * len(crops), [None] * len(crops))
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #cf60975b
+def within(view: View, image) -> tuple[slice, slice] | None:
+    "The rows and columns of the view that show that picture and not padding; None where all of them do."
+    return content(view, image_size(image)) if view.fit == "pad" else None
+
+
+def judged_whole(judge: Judge, images: ImageSet, device: torch.device, batch_size: int,
+                 progress: str | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    "Maps (B, H, W) and scores (B,) of whole pictures in their order."
+    view, start = judge.scoring.view, 0
+    for x in batches(images, view, batch_size, progress):
+        x = x.to(device, non_blocking=True)
+        if view.fit != "pad":
+            yield judge(x)
+            continue
+        parts = [within(view, image) for image in images.images[start : start + len(x)]]
+        start += len(x)
+        for part, alike in groupby(range(len(x)), key=parts.__getitem__):
+            yield judge(x[list(alike)], part)
+
+
 def laid(scoring: Scoring, size: tuple[int, int], parts: Iterable[tuple[torch.Tensor, torch.Tensor]],
          device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     "The map (1, H, W) and the score (1,) of a picture of that size (H, W) from those of its crops, some at a time."
@@ -351,7 +379,7 @@ def judged(judge: Judge, images: ImageSet, device: torch.device, batch_size: int
     "Maps (B, H, W) and scores (B,) of the pictures in their order; with a `progress` text, a bar on stderr."
     start = 0
     if judge.scoring.tile is None:
-        found = (judge(x.to(device, non_blocking=True)) for x in batches(images, judge.scoring.view, batch_size, progress))
+        found = judged_whole(judge, images, device, batch_size, progress)
     else:
         bar = tqdm(range(len(images)), desc=progress, unit="img", disable=progress is None)
         found = (judged_in_crops(judge, images[[i]], device, batch_size) for i in bar)
@@ -465,6 +493,13 @@ class Lessons:
         for x in batches(self.images, self.view, self.batch_size, progress=what if self.options.verbose else None):
             yield x.to(self.device, non_blocking=True)
 
+    def seen(self, grid: tuple[int, int]) -> torch.Tensor:
+        "Which cells of a grid (h, w) over the view show each of the images and not its padding, bool (N, h, w), on the device."
+        if self.view.fit != "pad":
+            return torch.ones(len(self.images), *grid, dtype=torch.bool, device=self.device)
+        found = [seen(self.view, image_size(image), grid) for image in self.images.images]
+        return torch.from_numpy(np.stack(found)).to(self.device)
+
     def parted(self, share: float, seed: int) -> tuple["Lessons", "Lessons"]:
         "Lessons of the other pictures, and of a `share` of them in (0, 1), by `split`; both write into the same notes."
         return tuple(replace(self, pictures=part) for part in split(self.pictures, share, seed))
@@ -511,7 +546,8 @@ def out_of_fold(judge: Judge, lessons: Lessons, said: Iterable) -> Iterator[tupl
         owns = [None] * len(which) if own is None else own.split(counts[which].tolist())
         for i, maps, own in zip(which, raw.split(counts[which].tolist()), owns, strict=True):
             parts = zip(maps.split(size), repeat(None) if own is None else own.split(size), strict=False)
-            found = (judge.read(*part) for part in parts)
+            part_of = within(lessons.view, pictures.images[i])
+            found = (judge.read(*part, part_of) for part in parts)
             whole = laid(judge.scoring, image_size(pictures.images[i]), found, lessons.device) if lessons.tiled else next(found)
             yield int(i), *finite(*whole, (pictures.names[i],))
 
@@ -552,6 +588,20 @@ def check_names(cls: type, given) -> None:
             raise unknown(f"parameter of {cls.__name__}", name, known)
 
 
+def check_framing(detector: "Detector", own: list[str]) -> None:
+    "G100Error for ways of bringing a picture before the network that contradict one another."
+    tile, framing, resize = detector.tile, detector.framing, detector.resize
+    if tile is not None and resize is not None:
+        raise G100Error(f"resize={resize} with tile={tile}: crops are not cropped; leave resize out")
+    if tile is not None and framing != "stretch":
+        raise G100Error(f"framing={framing!r} with tile={tile}: tiles fill the network's input; leave framing out")
+    if framing == "pad" and resize is not None:
+        raise G100Error(f"framing='pad' with resize={resize}: padding leaves nothing to crop; leave resize out")
+    if framing == "pad" and detector.image_score in own:
+        raise G100Error(f"framing='pad' with image_score={detector.image_score!r}: it would hear what is said of the padding; "
+                        "take 'max', 'top_percent' or 'mean'")  # fmt: skip
+
+
 def check_common(detector: "Detector") -> None:
     "What every detector refuses before any work begins."
     kind, processes = type(detector), int(os.environ.get("WORLD_SIZE", 1))
@@ -562,10 +612,9 @@ def check_common(detector: "Detector") -> None:
     own = [kind.own_image_score] if kind.own_image_score else []
     if detector.image_score not in (known := [*IMAGE_SCORES, *own]):
         raise unknown("image_score", detector.image_score, known)
+    check_framing(detector, own)
     if detector.tile is not None:
         tile_starts(detector.tile, detector.tile, detector.scoring().overlap)
-        if detector.resize is not None:
-            raise G100Error(f"resize={detector.resize} with tile={detector.tile}: crops are not cropped; leave resize out")
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #500cabfd
 AFTERWARDS = ("sigma", "image_score", "opening", "target_fpr", "confidence")  # what `recalibrate` takes over
@@ -726,6 +775,9 @@ class Detector(Declared, _Outlier, _Estimator):
 
     image_size: Size = param(224, "size of the network's input in pixels, (height, width) or one number for both")
     resize: Side | None = param(None, "side in pixels to bring the shorter side to before the centre is cropped; None: no crop")
+    framing: Literal["stretch", "pad", "crop"] = param(
+        "stretch", "how a picture fills the input: stretched to it, whole with padding, or its centre; `resize` means 'crop'"
+    )
     tile: Side | None = param(None, "side in pixels of the crops that are learnt and judged; None: the whole picture")
     overlap: Whole | None = param(None, "pixels that neighbouring crops share at least; None: a quarter of the tile")
     sigma: NonNegative = param(4.0, "standard deviation of the Gaussian that smooths the map, in pixels of the network's input")
@@ -792,7 +844,7 @@ class Detector(Declared, _Outlier, _Estimator):
     def scoring(self) -> Scoring:
         "How a raw map becomes a map and a score, from the parameters."
         overlap = (self.tile or 0) // 4 if self.overlap is None else self.overlap
-        view = View(self.image_size, self.resize)
+        view = View(self.image_size, self.resize, self.framing)
         return Scoring(view, self.tile, overlap, self.sigma, self.image_score, self.opening)
 
     def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:

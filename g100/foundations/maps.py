@@ -249,9 +249,13 @@ def heat_colors(r: np.ndarray) -> np.ndarray:
 # %% ../../nbs/1_foundations/05_maps.ipynb #c690938e
 def heat(image: np.ndarray, map: np.ndarray, color_range: tuple[float, float]) -> np.ndarray:
     "The picture (H, W, 3) uint8 with its map (H, W) painted over it, Eq. 9, uint8."
-    color = heat_colors(relative(map, color_range))
-    opacity = color[..., 3:]
-    return ((1 - opacity) * image + opacity * 255 * color[..., :3]).round().astype(np.uint8)
+    painted, step = np.empty(image.shape, np.uint8), max(1, 2**18 // image.shape[1])
+    for top in range(0, len(image), step):  # some rows at a time: colours as floats take 32 bytes a pixel
+        rows = slice(top, top + step)
+        color = heat_colors(relative(map[rows], color_range))
+        opacity = color[..., 3:]
+        painted[rows] = ((1 - opacity) * image[rows] + opacity * 255 * color[..., :3]).round()
+    return painted
 
 
 def draw_outline(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
