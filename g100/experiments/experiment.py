@@ -288,7 +288,7 @@ def check_vacant(folder) -> Path:
 
 
 def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: float, aupimo=None) -> None:
-    "One line a picture: name, label, defect, score, threshold, verdict, share of it that is marked, AUPIMO or nothing, p-value."
+    "One line a picture: name, label, defect, score, threshold, verdict, share that is marked, AUPIMO or nothing, p-value."
     aupimo, p_value = np.full(len(verdicts), np.nan) if aupimo is None else aupimo, verdicts.p_value
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out)
