@@ -60,7 +60,7 @@ def record(judge: Judge, raw: torch.Tensor, method: str) -> Calibration:
 
 def by_patchcore(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iterator[Found]]:
     "Deals of given, taught, held-out and new pictures: the calibrations by both methods, and what follows."
-    features = patchcore.remembered(detector, judge.model, lessons)
+    features, seen = patchcore.remembered(detector, judge.model, lessons)
     memory = patchcore.PatchMemory(judge.model.backbone)
 
     def near(which) -> torch.Tensor:
@@ -71,7 +71,7 @@ def by_patchcore(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iter
         patchcore.thinned(detector, memory, flat, flat, round(detector.coreset_ratio * len(flat)))
         yield record(judge, near(held), "split"), *read(judge, near(fresh))
         parts = [torch.from_numpy(part) for part in folds(len(given), seed)]
-        said = zip(parts, patchcore.told_across(detector, memory, features[given], parts), strict=True)
+        said = zip(parts, patchcore.told_across(detector, memory, features[given], seen[given], parts), strict=True)
         rows = [(which, raw) for which, (raw, _) in said]
         raws = torch.cat([raw for _, raw in rows])[torch.cat([which for which, _ in rows]).argsort()]
         yield record(judge, raws, "cross"), *read(judge, near(fresh))

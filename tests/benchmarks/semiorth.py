@@ -63,7 +63,7 @@ def peak_in_a_process(what: str, images: int, batch_size: int) -> int:
 
 def measure_peak(what: str, images: int, batch_size: int) -> int:
     if what == "fit":
-        SemiOrthogonal(batch_size=batch_size).fit(pictures(images))
+        SemiOrthogonal(batch_size=batch_size, calibration=0.2).fit(pictures(images))
     else:
         bare(Backbone("lite0", (1, 2, 3)), pictures(images), batch_size)
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would begin with the parent's peak
@@ -71,7 +71,7 @@ def measure_peak(what: str, images: int, batch_size: int) -> int:
 
 
 def speed(images: ImageSet, rounds: int, batch_size: int) -> list[bool]:
-    network, detector, rates = Backbone("lite0", (1, 2, 3)), SemiOrthogonal(batch_size=batch_size), []
+    network, detector, rates = Backbone("lite0", (1, 2, 3)), SemiOrthogonal(batch_size=batch_size, calibration=0.2), []
     times = {"bare network": [], "fit": [], "score": []}
     bare(network, images[: 2 * batch_size], batch_size)
     for _ in range(rounds):
