@@ -98,6 +98,10 @@ def test_readme_is_what_the_index_says():
     assert notebooks.readme() == (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", chapters(), ids=name)
+LONG = {"16_riad", "17_favae", "18_kdad", "20_fcdd"}  # they train for minutes
+RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters()]
+
+
+@pytest.mark.parametrize("path", RUN, ids=name)
 def test_notebook_runs(path):
     notebooks.run(path)
