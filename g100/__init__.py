@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # for mypy and for completion; at run time the same names com
     from g100.algorithms.riad import RIAD as RIAD
     from g100.algorithms.semiorth import SemiOrthogonal as SemiOrthogonal
     from g100.experiments.experiment import run_experiment as run_experiment
+    from g100.experiments.watch import Monitor as Monitor
+    from g100.experiments.watch import audit as audit
     from g100.foundations.detector import Detector as Detector
     from g100.foundations.detector import Inspection as Inspection
     from g100.foundations.detector import load as load
@@ -37,6 +39,8 @@ _HOME = {
     "PatchCore": "algorithms.patchcore",
     "SemiOrthogonal": "algorithms.semiorth",
     "run_experiment": "experiments.experiment",
+    "audit": "experiments.watch",
+    "Monitor": "experiments.watch",
 }
 __all__ = sorted(_HOME)
 

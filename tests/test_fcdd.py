@@ -571,7 +571,7 @@ def test_paper_has_the_published_layers_and_takes_a_training_step():
 
 @pytest.mark.parametrize("wrong, word", [
     ({"kind": "confeti"}, "did you mean 'confetti'"), ({"supervision": "masks"}, "unknown supervision 'masks'"),
-    ({"start": "whitend"}, "did you mean 'whitened'"), ({"abnormal": 0.0}, "abnormal=0.0: wants a share"),
+    ({"start": "whitend"}, "did you mean 'whitened'"), ({"abnormal": 0.0}, "abnormal=0.0: wants a number in"),
     ({"labelled_share": 1.0}, "labelled_share=1.0"),
     ({"field_std": 0.0}, "field_std=0.0"),
     ({"gain": -1.0}, "gain=-1.0"),

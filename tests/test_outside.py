@@ -81,7 +81,7 @@ def test_without_a_path_the_way_is_said(home):
     refused(command(home, "run", PLACE, "--data", "mvtec:bottle", "--out", "x", path=None), "PYTHONPATH=.")
 
 
-def test_an_installed_package_brings_its_algorithm(home):
+def test_an_installed_package_brings_its_algorithm(home, result):
     "An entry point, as `pip install` would leave it; in processes that import nothing of it themselves."
     info = home / "site" / "residual-1.0.dist-info"
     info.mkdir(parents=True)

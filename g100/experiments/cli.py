@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'CHUNK', 'parse_settings', 'show_row',
            'metric_size_from', 'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there',
-           'inspect', 'seeds_from', 'benchmark', 'list_', 'version', 'main']
+           'show_found', 'inspect', 'seeds_from', 'benchmark', 'list_', 'version', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -197,6 +197,13 @@ def judged_there(client, model: Path, device: str, algorithm: str | None, images
             turn += 1
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #cf5c3a17
+def show_found(found: int, total: int, out: Path, shortage: str | None) -> None:
+    "Print how many were called abnormal and where that lies; on the standard error stream what cannot be promised."
+    print(f"{found} of {total} pictures called abnormal; verdicts in {out / 'verdicts.csv'}, overlays in {out / 'pictures'}")
+    if shortage:
+        print(f"warning: {shortage}", file=sys.stderr)
+
+
 @app.command()
 def inspect(
     model: Annotated[Path, typer.Argument(help="A model folder, as `g100 run` leaves it in DIR/model.")],
@@ -221,10 +228,7 @@ def inspect(
         if client:
             lines = judged_there(client, model.absolute(), device, algorithm, images, pictures, target_fpr)
         found = write_verdicts(draft / "verdicts.csv", lines, len(images))
-    print(f"{found} of {len(images)} pictures called abnormal; verdicts in {out / 'verdicts.csv'}, "
-          f"overlays in {out / 'pictures'}")  # fmt: skip
-    if detector.shortage_ and target_fpr is None:
-        print(f"warning: {detector.shortage_}", file=sys.stderr)
+    show_found(found, len(images), out, detector.shortage_ if target_fpr is None else None)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #cdd5954f
 def seeds_from(text: str) -> list[int]:

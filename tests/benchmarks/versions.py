@@ -24,7 +24,7 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 import g100
-kind, parameters = sys.argv[1], json.loads(sys.argv[2])
+kind, parameters = sys.argv[1], {"calibration": 0.2} | json.loads(sys.argv[2])
 data = g100.load_data("elpv:mono", 0)
 train, test = data.train, data.test[:96]
 detector = getattr(g100, kind)(**parameters)
