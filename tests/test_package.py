@@ -101,6 +101,9 @@ def classes() -> dict[str, list[str]]:
     return found
 
 
+STAND_INS = {"_Outlier", "_Estimator"}  # for type checkers alone, in the place of two classes of scikit-learn
+
+
 def test_classes_are_few_and_shallow():
     "A class is there because it is a thing, not because a cell was too long for the one before it."
     of = classes()
@@ -109,10 +112,10 @@ def test_classes_are_few_and_shallow():
         return 1 + max((depth(base) for base in of[name] if base in of), default=0)
 
     exported = [name for name in of if not name.startswith("_")]
-    assert len(exported) <= 52, sorted(exported)
+    assert len(exported) <= 51, sorted(exported)
     assert max(map(depth, of)) <= 4, max(of, key=depth)
     bases = [base for mine in of.values() for base in mine if base in of]
-    assert [name for name in exported if bases.count(name) == 1] == [], "a class with a single subclass"
+    assert {name for name in of if bases.count(name) == 1} <= STAND_INS, "a class with a single subclass"
 
 
 def test_nothing_is_undefined_and_all_is_tidy():

@@ -52,7 +52,6 @@ def make_detector(name: str, parameters: dict | None = None, paper: bool = False
 def ready_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
     "As `make_detector`, once it is sure that it can be fitted here. Raises G100Error."
     detector = make_detector(name, parameters, paper)
-    detector.check()
     if isinstance(detector, TrainedDetector):
         needs("accelerate", extra="train")
     return detector

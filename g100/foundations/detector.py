@@ -8,7 +8,7 @@ __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', '
            'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid', 'judged_in_crops', 'finite',
            'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds', 'raw_of', 'out_of_fold',
            'crossed', 'warn_of_copies', 'check_names', 'check_framing', 'check_common', 'changes', 'warn_of_changes',
-           'register', 'place_of', 'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'fitted_on',
+           'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'fitted_on',
            'recalibrated', 'check_restorable', 'Detector', 'thawed', 'filled', 'kind_of', 'restored', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from importlib.metadata import entry_points
 from itertools import groupby, repeat
 from pathlib import Path
@@ -666,10 +666,15 @@ def place_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
+@lru_cache
+def brought() -> dict[str, str]:
+    "What installed packages bring; they are looked through once a process."
+    return {point.name: point.value for point in entry_points(group="g100.algorithms")}
+
+
 def algorithms() -> dict[str, str]:
     "All names that are known, and where their classes are: the six, what was registered, what installed packages bring."
-    brought = {point.name: point.value for point in entry_points(group="g100.algorithms")}
-    return ALGORITHMS | {name: place for name, place in brought.items() if name not in ALGORITHMS}
+    return ALGORITHMS | brought() | ALGORITHMS  # the six first, and a name they have stays theirs
 
 
 def class_at(place: str) -> type["Detector"]:
