@@ -48,7 +48,7 @@ def parse_settings(settings: list[str]) -> dict:
         value = {"None": "null", "True": "true", "False": "false"}.get(value, value)
         try:
             parsed[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed[key] = value
     return parsed
 
@@ -359,5 +359,5 @@ def main() -> None:
         line = str(error) if isinstance(error, G100Error) else mishap(type(error).__name__, str(error))
         if line is None:
             raise
-        print(f"g100: {line}", file=sys.stderr)
+        print(f"g100: {line if len(line) < 2000 else f'{line[:1000]} ... {line[-500:]}'}", file=sys.stderr)
         sys.exit(2)

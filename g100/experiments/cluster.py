@@ -23,7 +23,7 @@ def connected(address: str, seconds: float = 5.0) -> Iterator:
     where = {"scheduler_file": address} if os.path.isfile(address) else {"address": address}
     try:
         client = Client(**where, timeout=seconds, set_as_default=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AssertionError) as error:  # the last for a file of another kind
         raise G100Error(f"--scheduler {address}: no Dask scheduler answers there ({' '.join(str(error).split())}); "
                         "start one with: dask scheduler") from None  # fmt: skip
     with client:

@@ -93,8 +93,8 @@ def grid(algorithms: list[str], data: list[str], seeds: list[int], settings: dic
     "The cells of Eq. 1, once it is sure that their algorithms, parameters and data exist. Raises G100Error."
     parameters = json.loads(json.dumps(parameters_for(algorithms, settings or {})))
     specs = [absolute(spec) for spec in data]
-    for name, chosen in parameters.items():
-        ready_detector(name, chosen, paper)
+    for (name, chosen), seed in product(parameters.items(), seeds):
+        ready_detector(name, {"seed": seed, **chosen}, paper)
     for spec, seed in product(specs, seeds):
         load_data(spec, seed)
     triples = product(*(dict.fromkeys(axis) for axis in (seeds, specs, algorithms)))
@@ -115,7 +115,7 @@ def recorded(folder) -> list[Cell]:
     file = Path(folder) / "grid.json"
     try:
         return [Cell(**cell) for cell in json.loads(file.read_text())["cells"]] if file.exists() else []
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise G100Error(f"{file}: not a benchmark's grid ({type(error).__name__})") from None
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #b1a210a3

@@ -161,15 +161,18 @@ from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()"""
 
 
-def kernel_manager() -> type:
-    "What papermill starts kernels with: this interpreter, this g100, and nothing from the working folder."
+def kernel_manager(folder: Path | None = None) -> type:
+    """What papermill starts kernels with: this interpreter, this g100, and nothing from the working folder. How the two speak
+    to each other stands in a file, in `folder` if one is named: what is left of a killed run is in one place."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
+    from traitlets import Unicode
 
     start = START.format(home=str(Path(g100.__file__).absolute().parents[1]))
     command = [sys.executable, "-P", "-W", f"ignore:{COMPLAINT}", "-c", start, "-f", "{connection_file}"]
     spec = KernelSpec(argv=command, name="python3", display_name="Python 3", language="python")
-    return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
+    traits = {"connection_file": Unicode(str(folder / ".kernel.json"))} if folder else {}
+    return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec, **traits})
 
 # %% ../../nbs/3_experiments/23_report.ipynb #fa259872
 QUIET = ["--IPKernelApp.log_level=50"]  # the kernel's own log, which is not the user's
@@ -185,8 +188,8 @@ def check_parameters(source: Path, parameters: dict) -> None:
             raise unknown(f"parameter of the report {source.stem}", name, known)
 
 
-def execute(source: Path, parameters: dict):
-    "The template, executed with these parameters, as a notebook; its progress bars are shown live."
+def execute(source: Path, parameters: dict, folder: Path | None = None):
+    "The template, executed with these parameters, as a notebook; its progress bars are shown live. `folder`: for its own use."
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -195,7 +198,7 @@ def execute(source: Path, parameters: dict):
     try:
         return papermill.execute_notebook(
             str(source), None, parameters, kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-            cwd=os.getcwd(), extra_arguments=QUIET, kernel_manager_class=kernel_manager(), shutdown_kernel="immediate",
+            cwd=os.getcwd(), extra_arguments=QUIET, kernel_manager_class=kernel_manager(folder), shutdown_kernel="immediate",
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         line = error.evalue if error.ename == "G100Error" else mishap(error.ename, error.evalue)
@@ -226,7 +229,7 @@ def run_report(name: str, parameters: dict, folder) -> Path:
     needs(*REPORT, extra="report")
     import nbformat
 
-    nb = execute(template(name), parameters)
+    nb = execute(template(name), parameters, Path(folder))
     write_text(Path(folder) / "report.ipynb", nbformat.writes(nb) + "\n")
     write_text(Path(folder) / "report.html", to_html(nb, "report"))
     return Path(folder) / "report.html"
@@ -262,7 +265,8 @@ def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: b
     """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
     them. force: replace the folder if it exists; resume: continue a training that was cut off. Raises G100Error."""
     needs(*REPORT, extra="report")
-    detector = ready_detector(algorithm, options.get("parameters"), options.get("paper", False))
+    parameters = {"seed": options.get("seed", 0), **(options.get("parameters") or {})}
+    detector = ready_detector(algorithm, parameters, options.get("paper", False))
     dataset, trains = load_data(data, options.get("seed", 0)), isinstance(detector, TrainedDetector)
     if not is_first():
         checkpoint = checkpoint_of(out, force, resume) if trains else None

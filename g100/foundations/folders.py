@@ -66,8 +66,8 @@ def locked(file, what=None, wait: bool = False) -> Iterator[None]:
     holder = file.with_suffix(".holder")
     try:
         with FileLock(file, timeout=-1 if wait else 0):
-            holder.write_text(f"process {os.getpid()} on {platform.node()}")
             try:
+                holder.write_text(f"process {os.getpid()} on {platform.node()}")
                 yield
             finally:
                 holder.unlink(missing_ok=True)
