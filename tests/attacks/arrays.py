@@ -84,7 +84,7 @@ RIGHT: dict[str, tuple[Callable, object]] = {
     "an array of objects": (lambda: np.array([*X, None], dtype=object)[:4], X), "dicts": (lambda: Rows([{"image": x} for x in X]), X),
     "pairs": (lambda: Rows([(x, 0) for x in X]), X), "a masked array": (lambda: np.ma.masked_array(X), X), "an overlapping view":
     (lambda: np.lib.stride_tricks.sliding_window_view(X[0, :, :, 0], (9, 14)).repeat(2, 0)[0], X[0, :, :, :1].repeat(3, 2)[None]),
-    "one row": (lambda: X[:, :1], X[:, :1]), "one column": (lambda: X[:, :, 4:5].repeat(9, 2), X[:, :, 4:5].repeat(9, 2)),
+    "one column": (lambda: X[:, :, 4:5].repeat(9, 2), X[:, :, 4:5].repeat(9, 2)),
     "an ImageSet": (lambda: as_image_set(X), X), "float16 of ones": (lambda: np.ones((2, 9, 9, 3), np.float16), np.ones((2, 9, 9, 3), np.float32)),
     "a generator": (lambda: (x for x in X), X), "bfloat16": (lambda: torch.ones(2, 3, 9, 9, dtype=torch.bfloat16), np.ones((2, 9, 9, 3), np.float32)),
 }  # fmt: skip
@@ -97,7 +97,7 @@ WRONG: dict[str, Callable] = {
     "no colours": lambda: X[..., :0], "a length without items": Lying, "an item that is none": lambda: [X[0], None], "an item that is text":
     lambda: [X[0], "none.png"], "an item that is a list": lambda: [X[0].tolist()], "a list in itself": circular, "lists": lambda: X.tolist(),
     "2 colours": lambda: X[..., :2], "4 colours": lambda: np.dstack([X[0], X[0, ..., :1]]), "5 axes": lambda: X[None], "6 axes":
-    lambda: X[None, None], "1 axis": lambda: X.ravel(), "0 axes": lambda: np.array(3), "a scalar": lambda: np.uint8(3), "three grey or one":
+    lambda: X[None, None], "one row, or three": lambda: X[:, :1], "1 axis": lambda: X.ravel(), "0 axes": lambda: np.array(3), "a scalar": lambda: np.uint8(3), "three grey or one":
     lambda: np.moveaxis(X[0], 2, 0), "int8": lambda: X.astype(np.int8), "int16": lambda: X.astype(np.int16), "int32": lambda:
     X.astype(np.int32), "int64": lambda: X.astype(np.int64), "uint32": lambda: X.astype(np.uint32), "uint64": lambda: X.astype(np.uint64),
     "bool": lambda: X > 9, "complex": lambda: X.astype(complex), "text": lambda: X.astype(str), "bytes in an array": lambda:

@@ -39,6 +39,7 @@ class Case:
     word: str = ""  # that the clear line must hold: the name of the file or of the parameter
     seconds: float = 30.0  # until it counts as hanging
     slow: bool = False  # left out of the fast part
+    memory: int = 512  # MiB that it may take
 
     def is_met_by(self, outcome: str) -> bool:
         return outcome in GOOD and self.wants in (outcome, "either")

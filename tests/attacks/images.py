@@ -71,7 +71,8 @@ def either(folder: Path, name: str, data: bytes) -> None:
 
 def damaged(kind: str) -> Iterator[Case]:
     "The ways in which a file of every format is no picture any more."
-    data = encoded(kind)
+    shown = SMOOTH if kind == "jpg" else PICTURE  # JPEG keeps no noise
+    data = encoded(kind, shown)
     cuts = {0: "empty", 1: "1 byte", 4: "4 bytes", 12: "12 bytes", 30: "30 bytes"}
     for n, what in cuts.items():
         for door in ("read", "size"):
@@ -87,12 +88,12 @@ def damaged(kind: str) -> Iterator[Case]:
         spoilt = bytearray(data)
         spoilt[part] = b"\xff" * len(spoilt[part])
         yield Case(f"{kind}, {what} with 0xff", partial(either, name=f"x.{kind}", data=bytes(spoilt)), "either", f"x.{kind}")
-    yield Case(f"{kind}, more behind it", partial(fine, name=f"x.{kind}", data=data + b"<script>" * 99, wanted=PICTURE,
-               off=60 if kind == "jpg" else 0), "right")  # fmt: skip
+    yield Case(f"{kind}, more behind it", partial(fine, name=f"x.{kind}", data=data + b"<script>" * 99, wanted=shown,
+               off=6 if kind == "jpg" else 0), "right")  # fmt: skip
     yield Case(f"{kind}, a line before it", partial(bad, name=f"x.{kind}", data=b"\n" + data), word=f"x.{kind}")
     for other in KINDS:
-        yield Case(f"{kind}, named .{other}", partial(fine, name=f"x.{other}", data=data, wanted=PICTURE,
-                   off=60 if kind == "jpg" else 0), "right")  # fmt: skip
+        yield Case(f"{kind}, named .{other}", partial(fine, name=f"x.{other}", data=data, wanted=shown,
+                   off=6 if kind == "jpg" else 0), "right")  # fmt: skip
 
 
 def promising(kind: str, width: int, height: int) -> bytes:
@@ -129,8 +130,10 @@ def promised() -> Iterator[Case]:
     for kind, sizes in SIZES.items():
         for size in sizes:
             for door in ("read", "set"):
+                # libjpeg fills up what is missing where the file is otherwise whole; nobody can tell it from a grey part
                 yield Case(f"{kind} that promises {size[0]} x {size[1]}, {door}", partial(bad, name=f"x.{kind}",
-                           data=promising(kind, *size), door=door), "clear", f"x.{kind}", slow=size == (30000, 2900))  # fmt: skip
+                           data=promising(kind, *size), door=door), "either" if kind == "jpg" else "clear", f"x.{kind}",
+                           slow=size == (30000, 2900), memory=1000)  # fmt: skip
 
 
 def modes() -> Iterator[Case]:

@@ -140,7 +140,7 @@ def cards() -> Iterator[Case]:
     for path in leaves({"format": 2} | model_shape("mean-picture")):
         for what in ("null", "10^30", "list of lists"):
             yield Case(f"mean-picture's card, {'.'.join(path) or 'all'} is {what}", partial(card_value, name="mean-picture", path=path,
-                       value=VALUES[what], sealed=False), "clear")  # fmt: skip
+                       value=VALUES[what], sealed=False), "either")  # fmt: skip
     for path, value in ((("parameters", "device"), "cpu"), (("parameters", "__class__"), "x"), (("parameters", "nosuch"), 1), (("more",), {"a": 1}),
                         (("fitted", "notes", "fit"), 1), (("fitted", "notes", "__init__"), 1), (("fitted", "notes", "history"), "x"),
                         (("fitted", "counts", "train"), "x"), (("parameters", "self"), 1), (("parameters", "cls"), 1)):  # fmt: skip
@@ -318,7 +318,7 @@ def of_algorithm(folder: Path, name) -> None:
 
 
 def loaded_wrongly(folder: Path, **how) -> None:
-    verdicts(write_model(folder / "m", *model("mean-picture")), **how)
+    load(write_model(folder / "m", *model("mean-picture")), **how)
 
 
 def denied(folder: Path, part: str) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from g100.foundations.errors import G100Error
 from tests.attacks.cases import BAD, GOOD, Case, Debris, Lost
 
-GROWN = 512 * 2**20  # bytes of memory that a case may take
-ADDRESSES = 6 * 2**30  # bytes of addresses that it may reserve
+ADDRESSES = 4 * 2**30  # bytes of addresses that it may reserve
 START = 120.0  # seconds that a child may take to import what it needs
 LEFT = re.compile(r"\.partial$|\.old$|\.holder$|\.tmp$")
 
@@ -87,14 +86,14 @@ def of_error(error: BaseException, word: str) -> tuple[str, str]:
     own = "attacks" in Path(frames[-1].filename).parts or "numpy/testing" in frames[-1].filename
     if isinstance(error, G100Error):
         line = str(error)
-        if not line or not line.isprintable() or "Traceback" in line:
-            return "traceback", f"not one printable line: {line!r}"
+        if not line or not line.isprintable() or "Traceback" in line or len(line) > 5000:
+            return "traceback", f"not one printable line: {line[:500]!r}"
         return ("clear", line) if word in line else ("silent", f"{word!r} is not named in: {line}")
     if isinstance(error, AssertionError) and own:
         return "silent", str(error) or f"assert {frames[-1].line}"
     kinds = {Lost: "lost", Debris: "debris", MemoryError: "memory"}
-    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
-    return kinds.get(type(error), "traceback"), f"{said} ({where})"
+    outcome = next((outcome for kind, outcome in kinds.items() if isinstance(error, kind)), "traceback")
+    return outcome, f"{said} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
 
 def tried(case: Case, base: Path) -> tuple[str, str]:
@@ -111,8 +110,8 @@ def tried(case: Case, base: Path) -> tuple[str, str]:
             return "code run", found[1]
         if left := left_behind(place):
             return "debris", f"{', '.join(left[:3])} {found[1]}"
-    if (grown := memory("VmHWM") - before) > GROWN:
-        return "memory", f"{grown / 2**20:.0f} MiB; {found[0]}: {found[1]}"
+    if (grown := (memory("VmHWM") - before) / 2**20) > case.memory:
+        return "memory", f"{grown:.0f} MiB; {found[0]}: {found[1]}"
     return found
 
 
@@ -157,6 +156,7 @@ def attempt(source: Callable, names: list[str], limits: dict[str, float]) -> Ite
             now, wait = name, limits[name] if outcome is None else START
             if outcome is not None:
                 yield name, outcome, said, seconds
+        process.join(START)
     except EOFError:
         process.join()
         yield now, "died", f"the process ended with {process.exitcode}", 0.0
