@@ -46,7 +46,8 @@ def write_rows(file, rows: list[dict]) -> None:
     with replaced(file) as draft, draft.open("w", newline="", encoding="utf-8") as out:
         lines = csv.DictWriter(out, dict.fromkeys(column for row in rows for column in row), lineterminator="\n")
         lines.writeheader()
-        lines.writerows({key: cell_text(value) if key in NAMES and value else value for key, value in row.items()} for row in rows)
+        for row in rows:
+            lines.writerow({key: cell_text(value) if key in NAMES and value else value for key, value in row.items()})
 
 
 def read_rows(file) -> list[dict]:

@@ -574,8 +574,8 @@ def warn_of_copies(images: ImageSet) -> None:
     "A warning where pictures that are to be left out by turns have a copy, byte for byte."
     copies = [f"{images.names[i]} is {images.names[twin]}" for i, twin in copies_in(images.images)]
     if copies:
-        remark(f"{len(copies)} good picture(s) are there twice, the first: {copies[0]}; a copy teaches what the other is asked, "
-               "and thresholds come out too low: leave copies out")  # fmt: skip
+        remark(f"{len(copies)} good picture(s) are there twice, the first: {copies[0]}; a copy teaches what the other "
+               "is asked, and thresholds come out too low: leave copies out")  # fmt: skip
 
 
 def warn_of_shared(train: ImageSet, test: ImageSet) -> None:
@@ -738,7 +738,8 @@ def enough_memory(detector: "Detector") -> Iterator[None]:
     needs, free = 4 * 5 * h * w + 8 * 3 * (h * h + w * w), psutil.virtual_memory().available
     way = "a smaller image_size, width or batch_size takes less"
     if needs > free:
-        raise G100Error(f"image_size={detector.image_size}: one picture takes {needs / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; {way}")
+        raise G100Error(f"image_size={detector.image_size}: one picture takes {needs / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+                        f"free; {way}")  # fmt: skip
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -966,7 +967,7 @@ def thawed(parameters: dict) -> dict:
 
 
 def check_state(built: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    "G100Error unless the tensors are those of the structure: the same names, types that fit, shapes that do where they are set."
+    "G100Error unless the tensors are those of the structure: the same names, types that fit, shapes where they are set."
     if odd := sorted(built.keys() ^ state.keys()):
         raise G100Error(f"tensor {odd[0]} is {'missing' if odd[0] in built else 'one too many'}")
     for name, t in state.items():

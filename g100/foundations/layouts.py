@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import reprlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,9 +98,9 @@ def inside(root: Path, name: str, table: Path) -> Path:
     except (OSError, ValueError):  # a name that no file can have
         there = False
     if not name or not there:
-        raise G100Error(f"table {table}: {reprlib.repr(name)} is named in it, and there is no such file in {root}")
+        raise G100Error(f"table {table}: {name!r} is named in it, and there is no such file in {root}")
     if not path.is_relative_to(os.path.realpath(root)):
-        raise G100Error(f"table {table}: {reprlib.repr(name)} leads out of {root}; a table names what lies inside")
+        raise G100Error(f"table {table}: {name!r} leads out of {root}; a table names what lies inside")
     return root / name
 
 # %% ../../nbs/1_foundations/25_layouts.ipynb #078934ed
@@ -272,7 +271,7 @@ HEAD = ("object", "split", "label", "image", "mask")
 
 
 def visa_rows(table: Path) -> list[tuple[str, ...]]:
-    "The rows of VisA's table: object, split, label, image, mask or nothing. G100Error, which names the line, for another table."
+    "The rows of VisA's table: object, split, label, image, mask or nothing. G100Error, which names the line, for others."
     try:
         reader, rows = csv.DictReader(io.StringIO(table_text(table), newline="")), []
         for row in reader:
@@ -299,7 +298,7 @@ def load_visa(where: str, seed: int = 0) -> DataSet:
     for _, split, label, image, mask in (row for row in rows if row[0] == category):
         kind = "good" if label == "normal" else label
         if kind != "good" and not mask:
-            raise G100Error(f"table {table}: {reprlib.repr(image)} is {reprlib.repr(label)} and has no mask")
+            raise G100Error(f"table {table}: {image!r} is {label!r} and has no mask")
         place = NumberedMask(inside(root, mask, table)) if mask else None
         parts[split].append((inside(root, image, table), kind, place))
     if empty := [split for split, rows in parts.items() if not rows]:

@@ -23,7 +23,7 @@ from annotated_types import Ge, Gt, Le, Lt, Predicate
 from .errors import G100Error, unknown
 
 # %% ../../nbs/1_foundations/33_parameters.ipynb #dd936823
-LARGEST = {"Whole": 2**31 - 1, "Count": 2**20, "Side": 2**14, "Number": 1e12}
+LARGEST = {"Whole": 2**31 - 1, "Count": 2**20, "Side": 2**14, "Number": 1e30}
 
 
 def odd(n: int) -> bool:

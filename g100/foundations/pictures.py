@@ -210,7 +210,7 @@ def check_columns(images: "ImageSet") -> None:
 class ImageSet:
     """Pictures with what is known of them, read when asked for: `images` (paths, or RGB arrays (H, W, 3), uint8 or float32
     in [0, 1]), `names`, `labels` (0 good, 1 abnormal, -1 unknown), `defects` and `masks` (path, bool array or None).
-    Building one opens no file. Raises G100Error for columns of differing length, another label, and a name that stands twice."""
+    Building one opens no file. Raises G100Error for columns of differing length, a label that is none, a name twice."""
 
     images: tuple
     names: tuple

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'PICKLES', 'CARD', 'replaced', 'write_text', 'fresh_folder', 'locked', 'digest', 'write_tensors',
-           'check_size', 'not_a_number', 'record', 'finite', 'read_tensors', 'plain', 'canonical', 'write_model',
-           'read_card', 'read_model']
+           'check_size', 'record', 'finite', 'read_tensors', 'plain', 'canonical', 'write_model', 'read_card',
+           'read_model']
 
 # %% ../../nbs/1_foundations/26_store.ipynb #c3e3a0ff
 import hashlib
@@ -118,15 +118,11 @@ def check_size(file, what: str, most: int | None = None) -> None:
         raise G100Error(f"cannot read {what} {file}: it claims {size} bytes, more than {most}")
 
 
-def not_a_number(word: str):
-    raise ValueError(f"{word} is no number")
-
-
-def record(text: str | bytes) -> dict:
-    "The object that is written as JSON. ValueError for NaN, infinity, numbers that become so, and for anything but an object."
+def record(text: str | bytes, numbers: bool = False) -> dict:
+    "The object that is written as JSON. ValueError for anything else; with `numbers` for NaN, infinity and 1e999, too."
     try:
-        found = json.loads(text, parse_constant=not_a_number)
-        json.dumps(found, allow_nan=False)  # 1e999 is read as infinity
+        found = json.loads(text)
+        json.dumps(found, allow_nan=not numbers)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
@@ -207,7 +203,7 @@ def read_card(directory) -> dict:
             raise G100Error(f"{directory / found[0]}: a pickle, which g100 never loads; a model is model.json + "
                             "model.safetensors, as `save` writes them")  # fmt: skip
         check_size(directory / "model.json", "model's description", CARD)
-        card = record((directory / "model.json").read_bytes())
+        card = record((directory / "model.json").read_bytes(), numbers=True)
         version = card["format"]
     except G100Error:
         raise

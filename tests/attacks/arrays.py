@@ -73,59 +73,136 @@ def circular() -> list:
 
 
 RIGHT: dict[str, tuple[Callable, object]] = {
-    "uint8": (lambda: X, X), "a list": (lambda: list(X), X), "a tuple": (lambda: tuple(X), X), "an iterator": (lambda: iter(X), X),
-    "uint16": (lambda: X.astype(np.uint16) * 257, X), "big endian": (lambda: X.astype(">u2") * 257, X), "float32": (lambda: FLOAT, FLOAT),
-    "float64": (lambda: FLOAT.astype(np.float64), FLOAT), "channels first": (lambda: np.moveaxis(X, 3, 1), X), "backwards":
-    (lambda: X[::-1], X[::-1]), "Fortran's order": (lambda: np.asfortranarray(X), X), "strided": (lambda: X.repeat(2, 0)[::2], X),
-    "read only": (lambda: np.frombuffer(X.tobytes(), np.uint8).reshape(X.shape), X), "a tensor": (lambda: torch.from_numpy(X), X),
-    "a tensor with a gradient": (lambda: torch.from_numpy(FLOAT.copy()).requires_grad_(), FLOAT), "PIL images":
-    (lambda: [Image.fromarray(x) for x in X], X), "a Dataset": (lambda: Rows(X), X), "a stream": (Stream, X), "a TensorDataset":
-    (lambda: TensorDataset(torch.from_numpy(X)), X), "a DataLoader": (lambda: DataLoader(TensorDataset(torch.from_numpy(X)), 3), X),
-    "an array of objects": (lambda: np.array([*X, None], dtype=object)[:4], X), "dicts": (lambda: Rows([{"image": x} for x in X]), X),
-    "pairs": (lambda: Rows([(x, 0) for x in X]), X), "a masked array": (lambda: np.ma.masked_array(X), X), "an overlapping view":
-    (lambda: np.lib.stride_tricks.sliding_window_view(X[0, :, :, 0], (9, 14)).repeat(2, 0)[0], X[0, :, :, :1].repeat(3, 2)[None]),
+    "uint8": (lambda: X, X),
+    "a list": (lambda: list(X), X),
+    "a tuple": (lambda: tuple(X), X),
+    "an iterator": (lambda: iter(X), X),
+    "uint16": (lambda: X.astype(np.uint16) * 257, X),
+    "big endian": (lambda: X.astype(">u2") * 257, X),
+    "float32": (lambda: FLOAT, FLOAT),
+    "float64": (lambda: FLOAT.astype(np.float64), FLOAT),
+    "channels first": (lambda: np.moveaxis(X, 3, 1), X),
+    "backwards": (lambda: X[::-1], X[::-1]),
+    "Fortran's order": (lambda: np.asfortranarray(X), X),
+    "strided": (lambda: X.repeat(2, 0)[::2], X),
+    "read only": (lambda: np.frombuffer(X.tobytes(), np.uint8).reshape(X.shape), X),
+    "a tensor": (lambda: torch.from_numpy(X), X),
+    "a tensor with a gradient": (lambda: torch.from_numpy(FLOAT.copy()).requires_grad_(), FLOAT),
+    "PIL images": (lambda: [Image.fromarray(x) for x in X], X),
+    "a Dataset": (lambda: Rows(X), X),
+    "a stream": (Stream, X),
+    "a TensorDataset": (lambda: TensorDataset(torch.from_numpy(X)), X),
+    "a DataLoader": (lambda: DataLoader(TensorDataset(torch.from_numpy(X)), 3), X),
+    "an array of objects": (lambda: np.array([*X, None], dtype=object)[:4], X),
+    "dicts": (lambda: Rows([{"image": x} for x in X]), X),
+    "pairs": (lambda: Rows([(x, 0) for x in X]), X),
+    "a masked array": (lambda: np.ma.masked_array(X), X),
+    "an overlapping view": (
+        lambda: np.lib.stride_tricks.sliding_window_view(X[0, :, :, 0], (9, 14)).repeat(2, 0)[0],
+        X[0, :, :, :1].repeat(3, 2)[None],
+    ),
     "one column": (lambda: X[:, :, 4:5].repeat(9, 2), X[:, :, 4:5].repeat(9, 2)),
-    "an ImageSet": (lambda: as_image_set(X), X), "float16 of ones": (lambda: np.ones((2, 9, 9, 3), np.float16), np.ones((2, 9, 9, 3), np.float32)),
-    "a generator": (lambda: (x for x in X), X), "bfloat16": (lambda: torch.ones(2, 3, 9, 9, dtype=torch.bfloat16), np.ones((2, 9, 9, 3), np.float32)),
-}  # fmt: skip
+    "an ImageSet": (lambda: as_image_set(X), X),
+    "float16 of ones": (lambda: np.ones((2, 9, 9, 3), np.float16), np.ones((2, 9, 9, 3), np.float32)),
+    "a generator": (lambda: (x for x in X), X),
+    "bfloat16": (lambda: torch.ones(2, 3, 9, 9, dtype=torch.bfloat16), np.ones((2, 9, 9, 3), np.float32)),
+}
 
 WRONG: dict[str, Callable] = {
-    "None": lambda: None, "a number": lambda: 7, "nan": lambda: float("nan"), "True": lambda: True, "bytes": lambda: b"abc", "a bytearray":
-    lambda: bytearray(9), "a dict": lambda: {"image": X}, "a set": lambda: {1, 2}, "an object": object, "a class": lambda: Lying, "a module":
-    lambda: np, "a function": lambda: print, "an empty list": list, "an empty tuple": tuple, "an empty iterator": lambda: iter(()),
-    "an empty array": lambda: X[:0], "pictures of no rows": lambda: X[:, :0], "pictures of no columns": lambda: X[:, :, :0],
-    "no colours": lambda: X[..., :0], "a length without items": Lying, "an item that is none": lambda: [X[0], None], "an item that is text":
-    lambda: [X[0], "none.png"], "an item that is a list": lambda: [X[0].tolist()], "a list in itself": circular, "lists": lambda: X.tolist(),
-    "2 colours": lambda: X[..., :2], "4 colours": lambda: np.dstack([X[0], X[0, ..., :1]]), "5 axes": lambda: X[None], "6 axes":
-    lambda: X[None, None], "one row, or three": lambda: X[:, :1], "1 axis": lambda: X.ravel(), "0 axes": lambda: np.array(3), "a scalar": lambda: np.uint8(3), "three grey or one":
-    lambda: np.moveaxis(X[0], 2, 0), "int8": lambda: X.astype(np.int8), "int16": lambda: X.astype(np.int16), "int32": lambda:
-    X.astype(np.int32), "int64": lambda: X.astype(np.int64), "uint32": lambda: X.astype(np.uint32), "uint64": lambda: X.astype(np.uint64),
-    "bool": lambda: X > 9, "complex": lambda: X.astype(complex), "text": lambda: X.astype(str), "bytes in an array": lambda:
-    X.astype("S3"), "dates": lambda: X.astype("datetime64[s]"), "spans": lambda: X.astype("timedelta64[s]"), "records": lambda:
-    np.zeros((4, 9, 9), dtype=[("r", "u1"), ("g", "u1")]), "objects": lambda: X.astype(object), "objects in a picture": lambda:
-    [X[0].astype(object)], "nan in it": lambda: np.where(X == X.max(), np.nan, FLOAT), "all nan": lambda: np.full(X.shape, np.nan), "inf":
-    lambda: np.full(X.shape, np.inf), "minus inf": lambda: np.full(X.shape, -np.inf), "below 0": lambda: FLOAT - 0.01, "above 1": lambda:
-    FLOAT + 0.5, "0 to 255 as float": lambda: X.astype(float), "1e300": lambda: np.full(X.shape, 1e300), "a sparse tensor": lambda:
-    torch.zeros(9, 9).to_sparse(), "a tensor on meta": lambda: torch.zeros(2, 3, 9, 9, device="meta"), "a tensor of bool": lambda:
-    torch.zeros(2, 3, 9, 9, dtype=torch.bool), "a complex tensor": lambda: torch.zeros(2, 3, 9, 9, dtype=torch.complex64),
-    "a quantised tensor": lambda: torch.quantize_per_tensor(torch.zeros(2, 3, 9, 9), 0.1, 0, torch.quint8), "an empty tensor": lambda:
-    torch.zeros(0, 3, 9, 9), "a tensor of int64": lambda: torch.zeros(2, 3, 9, 9, dtype=torch.int64), "a row without a picture": lambda:
-    Rows([{}]), "an empty pair": lambda: Rows([()]), "rows of text": lambda: Rows(["none.png"]), "a Dataset without a length": lambda:
-    Dataset(), "batches of pairs of batches": lambda: DataLoader(Rows([("a", 1)]), 2), "an array that is none": Endless, "a list of them":
-    lambda: [Endless()], "a web address": lambda: "https://example.com/a.png", "an unclosed file": lambda: open("/dev/null", "rb"),
-    "an ImageSet of wrong arrays": lambda: ImageSet([X[0].astype(int)], "a", [0], ["good"], [None]), "an ImageSet of nothing": lambda:
-    ImageSet([], [], [], [], []), "an ImageSet of missing files": lambda: ImageSet([Path("none.png")], "a", [0], ["good"], [None]),
-    "a Dataset that lies about its length": lambda: Rows(list(X), 9), "a Dataset of negative length": lambda: Rows(list(X), -1),
-}  # fmt: skip
+    "None": lambda: None,
+    "a number": lambda: 7,
+    "nan": lambda: float("nan"),
+    "True": lambda: True,
+    "bytes": lambda: b"abc",
+    "a bytearray": lambda: bytearray(9),
+    "a dict": lambda: {"image": X},
+    "a set": lambda: {1, 2},
+    "an object": object,
+    "a class": lambda: Lying,
+    "a module": lambda: np,
+    "a function": lambda: print,
+    "an empty list": list,
+    "an empty tuple": tuple,
+    "an empty iterator": lambda: iter(()),
+    "an empty array": lambda: X[:0],
+    "pictures of no rows": lambda: X[:, :0],
+    "pictures of no columns": lambda: X[:, :, :0],
+    "no colours": lambda: X[..., :0],
+    "a length without items": Lying,
+    "an item that is none": lambda: [X[0], None],
+    "an item that is text": lambda: [X[0], "none.png"],
+    "an item that is a list": lambda: [X[0].tolist()],
+    "a list in itself": circular,
+    "lists": lambda: X.tolist(),
+    "2 colours": lambda: X[..., :2],
+    "4 colours": lambda: np.dstack([X[0], X[0, ..., :1]]),
+    "5 axes": lambda: X[None],
+    "6 axes": lambda: X[None, None],
+    "one row, or three": lambda: X[:, :1],
+    "1 axis": lambda: X.ravel(),
+    "0 axes": lambda: np.array(3),
+    "a scalar": lambda: np.uint8(3),
+    "three grey or one": lambda: np.moveaxis(X[0], 2, 0),
+    "int8": lambda: X.astype(np.int8),
+    "int16": lambda: X.astype(np.int16),
+    "int32": lambda: X.astype(np.int32),
+    "int64": lambda: X.astype(np.int64),
+    "uint32": lambda: X.astype(np.uint32),
+    "uint64": lambda: X.astype(np.uint64),
+    "bool": lambda: X > 9,
+    "complex": lambda: X.astype(complex),
+    "text": lambda: X.astype(str),
+    "bytes in an array": lambda: X.astype("S3"),
+    "dates": lambda: X.astype("datetime64[s]"),
+    "spans": lambda: X.astype("timedelta64[s]"),
+    "records": lambda: np.zeros((4, 9, 9), dtype=[("r", "u1"), ("g", "u1")]),
+    "objects": lambda: X.astype(object),
+    "objects in a picture": lambda: [X[0].astype(object)],
+    "nan in it": lambda: np.where(X == X.max(), np.nan, FLOAT),
+    "all nan": lambda: np.full(X.shape, np.nan),
+    "inf": lambda: np.full(X.shape, np.inf),
+    "minus inf": lambda: np.full(X.shape, -np.inf),
+    "below 0": lambda: FLOAT - 0.01,
+    "above 1": lambda: FLOAT + 0.5,
+    "0 to 255 as float": lambda: X.astype(float),
+    "1e300": lambda: np.full(X.shape, 1e300),
+    "a sparse tensor": lambda: torch.zeros(9, 9).to_sparse(),
+    "a tensor on meta": lambda: torch.zeros(2, 3, 9, 9, device="meta"),
+    "a tensor of bool": lambda: torch.zeros(2, 3, 9, 9, dtype=torch.bool),
+    "a complex tensor": lambda: torch.zeros(2, 3, 9, 9, dtype=torch.complex64),
+    "a quantised tensor": lambda: torch.quantize_per_tensor(torch.zeros(2, 3, 9, 9), 0.1, 0, torch.quint8),
+    "an empty tensor": lambda: torch.zeros(0, 3, 9, 9),
+    "a tensor of int64": lambda: torch.zeros(2, 3, 9, 9, dtype=torch.int64),
+    "a row without a picture": lambda: Rows([{}]),
+    "an empty pair": lambda: Rows([()]),
+    "rows of text": lambda: Rows(["none.png"]),
+    "a Dataset without a length": lambda: Dataset(),
+    "batches of pairs of batches": lambda: DataLoader(Rows([("a", 1)]), 2),
+    "an array that is none": Endless,
+    "a list of them": lambda: [Endless()],
+    "a web address": lambda: "https://example.com/a.png",
+    "an unclosed file": lambda: open("/dev/null", "rb"),
+    "an ImageSet of wrong arrays": lambda: ImageSet([X[0].astype(int)], "a", [0], ["good"], [None]),
+    "an ImageSet of nothing": lambda: ImageSet([], [], [], [], []),
+    "an ImageSet of missing files": lambda: ImageSet([Path("none.png")], "a", [0], ["good"], [None]),
+    "a Dataset that lies about its length": lambda: Rows(list(X), 9),
+    "a Dataset of negative length": lambda: Rows(list(X), -1),
+}
 
 COLUMNS: dict[str, tuple] = {
-    "names too few": (X, "abc", [0] * 4, ["good"] * 4, [None] * 4), "a name twice": (X, "aabc", [0] * 4, ["good"] * 4, [None] * 4),
-    "labels of text": (X, "abcd", ["a"] * 4, ["good"] * 4, [None] * 4), "labels None": (X, "abcd", [None] * 4, ["good"] * 4, [None] * 4),
-    "labels nan": (X, "abcd", [np.nan] * 4, ["good"] * 4, [None] * 4), "masks too many": (X, "abcd", [0] * 4, ["good"] * 4, [None] * 5),
-    "labels beyond": (X, "abcd", [0, 1, 2, 3], ["good"] * 4, [None] * 4), "labels too large": (X, "abcd", [10**30] * 4, ["good"] * 4, [None] * 4),
-    "names that are numbers": (X, range(4), [0] * 4, ["good"] * 4, [None] * 4), "names that are lists": (X, [[]] * 4, [0] * 4, ["good"] * 4, [None] * 4),
-    "images that are one number": (7, "abcd", [0] * 4, ["good"] * 4, [None] * 4), "labels by halves": (X, "abcd", [0.5] * 4, ["good"] * 4, [None] * 4),
-}  # fmt: skip
+    "names too few": (X, "abc", [0] * 4, ["good"] * 4, [None] * 4),
+    "a name twice": (X, "aabc", [0] * 4, ["good"] * 4, [None] * 4),
+    "labels of text": (X, "abcd", ["a"] * 4, ["good"] * 4, [None] * 4),
+    "labels None": (X, "abcd", [None] * 4, ["good"] * 4, [None] * 4),
+    "labels nan": (X, "abcd", [np.nan] * 4, ["good"] * 4, [None] * 4),
+    "masks too many": (X, "abcd", [0] * 4, ["good"] * 4, [None] * 5),
+    "labels beyond": (X, "abcd", [0, 1, 2, 3], ["good"] * 4, [None] * 4),
+    "labels too large": (X, "abcd", [10**30] * 4, ["good"] * 4, [None] * 4),
+    "names that are numbers": (X, range(4), [0] * 4, ["good"] * 4, [None] * 4),
+    "names that are lists": (X, [[]] * 4, [0] * 4, ["good"] * 4, [None] * 4),
+    "images that are one number": (7, "abcd", [0] * 4, ["good"] * 4, [None] * 4),
+    "labels by halves": (X, "abcd", [0.5] * 4, ["good"] * 4, [None] * 4),
+}
 
 
 def cases() -> Iterator[Case]:

@@ -1,6 +1,5 @@
-"""Chance: pictures, cards and tensor files with random damage, each by its own seed. Clear errors or right results, nothing else."""
+"""Chance: pictures, cards and tensor files with random damage, each by its own seed: clear errors, or right results."""
 
-import json
 import os
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -14,8 +13,37 @@ from tests.attacks.cases import Case
 from tests.attacks.images import KINDS, SMOOTH, encoded
 from tests.attacks.models import before, changed, model, seal, verdicts
 
-WORDS = [None, True, False, -1, 0, 1, 2, 0.5, -0.0, 1e-300, 1e300, 10**6, 10**30, "", "x", "\0", "\x1b[31m", "nan", "mean-picture", "__class__", [], [1], [[1, 2]],
-         {}, {"a": None}, 2**63, "🙂", "a" * 5000, [0] * 500]  # fmt: skip
+WORDS = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    0.5,
+    -0.0,
+    1e-300,
+    1e300,
+    10**6,
+    10**30,
+    "",
+    "x",
+    "\0",
+    "\x1b[31m",
+    "nan",
+    "mean-picture",
+    "__class__",
+    [],
+    [1],
+    [[1, 2]],
+    {},
+    {"a": None},
+    2**63,
+    "🙂",
+    "a" * 5000,
+    [0] * 500,
+]
 
 
 @lru_cache
@@ -24,7 +52,10 @@ def seeds() -> list[tuple[str, bytes]]:
     found = [(kind, encoded(kind, image)) for kind in KINDS for image in (SMOOTH, SMOOTH[..., 0], SMOOTH[:5, :7])]
     found += [("tif", encoded("tif", SMOOTH, compression=how)) for how in (None, "packbits", "tiff_adobe_deflate", "jpeg")]
     found += [("jpg", encoded("jpg", SMOOTH, progressive=True)), ("webp", encoded("webp", SMOOTH, lossless=False))]
-    return found + [("png", encoded("png", (SMOOTH[..., 0].astype(np.uint16) * 257))), ("png", encoded("png", SMOOTH[..., 0] > 9))]
+    return found + [
+        ("png", encoded("png", (SMOOTH[..., 0].astype(np.uint16) * 257))),
+        ("png", encoded("png", SMOOTH[..., 0] > 9)),
+    ]
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
@@ -106,6 +137,3 @@ def cases() -> Iterator[Case]:
     for what, work, times in (("picture", picture, 2 * n), ("card", card, n), ("tensor file", tensor_file, n)):
         for seed in range(times):
             yield Case(f"{what} {seed}", partial(work, seed=seed), "either", seconds=15)
-
-
-assert json

@@ -54,19 +54,54 @@ def fitted(folder: Path, y) -> None:
 
 HALF = [0, 1] * (N // 2)
 RIGHT = {
-    "0 and 1": HALF, "+1 and -1": [1 - 2 * v for v in HALF], "an array": np.array(HALF), "bools": [bool(v) for v in HALF],
-    "floats": [float(v) for v in HALF], "a tensor": torch.tensor(HALF), "int8": np.array(HALF, np.int8), "an array of bools":
-    np.array(HALF, bool), "an array of objects": np.array(HALF, object), "0-d tensors": [torch.tensor(v) for v in HALF], "a tuple": tuple(HALF),
-}  # fmt: skip
+    "0 and 1": HALF,
+    "+1 and -1": [1 - 2 * v for v in HALF],
+    "an array": np.array(HALF),
+    "bools": [bool(v) for v in HALF],
+    "floats": [float(v) for v in HALF],
+    "a tensor": torch.tensor(HALF),
+    "int8": np.array(HALF, np.int8),
+    "an array of bools": np.array(HALF, bool),
+    "an array of objects": np.array(HALF, object),
+    "0-d tensors": [torch.tensor(v) for v in HALF],
+    "a tuple": tuple(HALF),
+}
 WRONG = {
-    "text": "good", "bytes": b"good", "a number": 1, "nan": float("nan"), "a dict": {0: 1}, "a set": {0, 1}, "an iterator": iter(HALF),
-    "too few": HALF[:-1], "too many": [*HALF, 0], "none at all": [], "2 axes": np.array(HALF)[:, None], "0 axes": np.array(1), "2": [2] * N,
-    "0, 1 and -1": [0, 1, -1] * (N // 3), "0, 1 and 2": [0, 1, 2] * (N // 3), "0.5": [0.5] * N, "nan in it": [*HALF[:-1], np.nan], "inf in it":
-    [*HALF[:-1], np.inf], "None in it": [*HALF[:-1], None], "texts": ["0", "1"] * (N // 2), "words": ["good"] * N, "nothing but 1": [1] * N,
-    "1e30": [10**30] * N, "lists": [[0]] * N, "complex": [0j] * N, "an odd object": [Odd()] * N, "a sequence that is none": Short(), "an object":
-    object(), "a class": int, "a masked array of all": np.ma.masked_all(N), "dates": np.zeros(N, "datetime64[s]"), "a sparse tensor":
-    torch.zeros(N).to_sparse(), "a tensor on meta": torch.zeros(N, device="meta"), "records": np.zeros(N, dtype=[("y", int)]),
-}  # fmt: skip
+    "text": "good",
+    "bytes": b"good",
+    "a number": 1,
+    "nan": float("nan"),
+    "a dict": {0: 1},
+    "a set": {0, 1},
+    "an iterator": iter(HALF),
+    "too few": HALF[:-1],
+    "too many": [*HALF, 0],
+    "none at all": [],
+    "2 axes": np.array(HALF)[:, None],
+    "0 axes": np.array(1),
+    "2": [2] * N,
+    "0, 1 and -1": [0, 1, -1] * (N // 3),
+    "0, 1 and 2": [0, 1, 2] * (N // 3),
+    "0.5": [0.5] * N,
+    "nan in it": [*HALF[:-1], np.nan],
+    "inf in it": [*HALF[:-1], np.inf],
+    "None in it": [*HALF[:-1], None],
+    "texts": ["0", "1"] * (N // 2),
+    "words": ["good"] * N,
+    "nothing but 1": [1] * N,
+    "1e30": [10**30] * N,
+    "lists": [[0]] * N,
+    "complex": [0j] * N,
+    "an odd object": [Odd()] * N,
+    "a sequence that is none": Short(),
+    "an object": object(),
+    "a class": int,
+    "a masked array of all": np.ma.masked_all(N),
+    "dates": np.zeros(N, "datetime64[s]"),
+    "a sparse tensor": torch.zeros(N).to_sparse(),
+    "a tensor on meta": torch.zeros(N, device="meta"),
+    "records": np.zeros(N, dtype=[("y", int)]),
+}
 
 MASK = np.zeros((16, 16), bool)
 MASK[4:9, 4:9] = True
@@ -94,13 +129,34 @@ def empty_mask(folder: Path) -> None:
 
 
 MASKS_RIGHT = {"bool": MASK, "uint8 of 255": MASK * np.uint8(255), "uint8 of 1": MASK * np.uint8(1), "floats": MASK * 1.0}
-MASKS_WRONG = {"another size": MASK[:8], "turned": np.zeros((16, 15), bool), "3 axes": MASK[..., None].repeat(3, 2), "1 axis": MASK.ravel(),
-               "0 axes": np.array(True), "text": "mask", "a number": 3, "a list": MASK.tolist(), "nan": np.full((16, 16), np.nan),
-               "objects": np.full((16, 16), None), "an object": object(), "no file": Path("none.png"), "texts": np.full((16, 16), "a")}  # fmt: skip
-FILES_RIGHT = {"255": MASK * np.uint8(255), "grey edges": np.where(MASK, 200, 90).astype(np.uint8), "16 bits": MASK * np.uint16(65535),
-               "colour": (MASK * np.uint8(255))[..., None].repeat(3, 2)}  # fmt: skip
-FILES_WRONG = {"values of 1": MASK * np.uint8(1), "values of 127": MASK * np.uint8(127), "another size": np.zeros((8, 16), np.uint8), "text": b"mask",
-               "nothing": b""}  # fmt: skip
+MASKS_WRONG = {
+    "another size": MASK[:8],
+    "turned": np.zeros((16, 15), bool),
+    "3 axes": MASK[..., None].repeat(3, 2),
+    "1 axis": MASK.ravel(),
+    "0 axes": np.array(True),
+    "text": "mask",
+    "a number": 3,
+    "a list": MASK.tolist(),
+    "nan": np.full((16, 16), np.nan),
+    "objects": np.full((16, 16), None),
+    "an object": object(),
+    "no file": Path("none.png"),
+    "texts": np.full((16, 16), "a"),
+}
+FILES_RIGHT = {
+    "255": MASK * np.uint8(255),
+    "grey edges": np.where(MASK, 200, 90).astype(np.uint8),
+    "16 bits": MASK * np.uint16(65535),
+    "colour": (MASK * np.uint8(255))[..., None].repeat(3, 2),
+}
+FILES_WRONG = {
+    "values of 1": MASK * np.uint8(1),
+    "values of 127": MASK * np.uint8(127),
+    "another size": np.zeros((8, 16), np.uint8),
+    "text": b"mask",
+    "nothing": b"",
+}
 
 
 def few(folder: Path, n: int, calibration) -> None:
@@ -159,7 +215,11 @@ def cases() -> Iterator[Case]:
         yield Case(f"a mask of a picture labelled {label}", partial(masked, mask=MASK, label=label), "right")
     for n in range(5):
         for calibration in (0.2, 0.999, "cross"):
-            yield Case(f"{n} good pictures, calibration={calibration}", partial(few, n=n, calibration=calibration), "clear" if n < 2 else "right")
+            yield Case(
+                f"{n} good pictures, calibration={calibration}",
+                partial(few, n=n, calibration=calibration),
+                "clear" if n < 2 else "right",
+            )
     for share in (0, 1, -1, float("nan"), 2):
         yield Case(f"split at {share}", partial(lambda folder, share: split(as_image_set(GOOD), share, 0), share=share))
     for kind in (-1, 0, 1):

@@ -1,4 +1,4 @@
-"""Names that inject: of files, defects, categories, in messages, warnings, HTML, tables, figures, and as paths of what is written."""
+"""Names that inject: of files and defects, in messages, warnings, HTML, tables and figures, and as paths of what is written."""
 
 import csv
 import io
@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from PIL import Image
 
 from g100.experiments.experiment import cell_text, overlay_name, run_experiment, text_of, write_results
@@ -21,18 +20,68 @@ from tests.attacks.cases import Case, Debris, heard
 from tests.toys import MeanPicture, mvtec_folder, pictures, spotted
 
 NAMES = {
-    "HTML": "<script>alert(1)</script>.png", "an image that runs": "<img src=x onerror=alert(1)>.png", "an attribute": "\" onload=\"alert(1).png",
-    "an apostrophe": "' onload='alert(1).png", "an entity": "&lt;b&gt;.png", "the end of a comment": "--><b>.png", "a formula": "=HYPERLINK(\"http://x\").png",
-    "a sum": "+1+1.png", "a difference": "-1+1.png", "a function": "@SUM(A1).png", "a tab": "\t=1.png", "a carriage return": "\r=1.png", "an apostrophe and a formula":
-    "'=1.png", "a command": "=cmd|'|'!A1.png", "an escape": "\x1b[2J\x1b[31m.png", "a title of a window": "\x1b]0;pwned\x07.png", "a bell": "\a.png", "two lines":
-    "a\nG100: all is well.png", "right to left": "\u202egnp.exe.png", "a mark of zero width": "a\u200bb.png", "no UTF-8": "\udcff\udcfe.png", "a backslash": "a\\nb.png",
-    "two backslashes": "a\\\\x41.png", "a dollar": "$x^{.png", "mathematics": "$\\frac{1}{0}$.png", "TeX": "\\input{/etc/passwd}.png", "percent": "%s%n%d.png",
-    "braces": "{0.__class__}.png", "Markdown": "[x](javascript:alert(1)).png", "a bar": "a|b|c.png", "quotes": "a\"b\"\"c.png", "commas": "a,b;c.png", "Chinese":
-    "缺陷 划痕.png", "an emoji": "😀👩‍🔬.png", "255 bytes": "x" * 251 + ".png", "255 bytes of JPEG": "x" * 251 + ".jpg", "255 bytes of three-byte letters": "缺" * 83 + "aa.png",
-    "a space": " .png", "a null byte's escape": "%00.png", "a line separator": "a\u2028b.png", "a byte of C1": "a\x9b31mb.png",
-}  # fmt: skip
-PATHS = ["../x.png", "../../x.png", "/x.png", "/etc/x.png", "a/../../x.png", "//x.png", "./x.png", "~/x.png", "..", "/", ".", "x/", "C:/x.png", "a//b.png", "y" * 300 + ".png",
-         "y" * 300 + "/a.png", "a\0b.png", "y/" * 100 + "a.png"]  # fmt: skip
+    "HTML": "<script>alert(1)</script>.png",
+    "an image that runs": "<img src=x onerror=alert(1)>.png",
+    "an attribute": '" onload="alert(1).png',
+    "an apostrophe": "' onload='alert(1).png",
+    "an entity": "&lt;b&gt;.png",
+    "the end of a comment": "--><b>.png",
+    "a formula": '=HYPERLINK("http://x").png',
+    "a sum": "+1+1.png",
+    "a difference": "-1+1.png",
+    "a function": "@SUM(A1).png",
+    "a tab": "\t=1.png",
+    "a carriage return": "\r=1.png",
+    "an apostrophe and a formula": "'=1.png",
+    "a command": "=cmd|'|'!A1.png",
+    "an escape": "\x1b[2J\x1b[31m.png",
+    "a title of a window": "\x1b]0;pwned\x07.png",
+    "a bell": "\a.png",
+    "two lines": "a\nG100: all is well.png",
+    "right to left": "\u202egnp.exe.png",
+    "a mark of zero width": "a\u200bb.png",
+    "no UTF-8": "\udcff\udcfe.png",
+    "a backslash": "a\\nb.png",
+    "two backslashes": "a\\\\x41.png",
+    "a dollar": "$x^{.png",
+    "mathematics": "$\\frac{1}{0}$.png",
+    "TeX": "\\input{/etc/passwd}.png",
+    "percent": "%s%n%d.png",
+    "braces": "{0.__class__}.png",
+    "Markdown": "[x](javascript:alert(1)).png",
+    "a bar": "a|b|c.png",
+    "quotes": 'a"b""c.png',
+    "commas": "a,b;c.png",
+    "Chinese": "缺陷 划痕.png",
+    "an emoji": "😀👩‍🔬.png",
+    "255 bytes": "x" * 251 + ".png",
+    "255 bytes of JPEG": "x" * 251 + ".jpg",
+    "255 bytes of three-byte letters": "缺" * 83 + "aa.png",
+    "a space": " .png",
+    "a null byte's escape": "%00.png",
+    "a line separator": "a\u2028b.png",
+    "a byte of C1": "a\x9b31mb.png",
+}
+PATHS = [
+    "../x.png",
+    "../../x.png",
+    "/x.png",
+    "/etc/x.png",
+    "a/../../x.png",
+    "//x.png",
+    "./x.png",
+    "~/x.png",
+    "..",
+    "/",
+    ".",
+    "x/",
+    "C:/x.png",
+    "a//b.png",
+    "y" * 300 + ".png",
+    "y" * 300 + "/a.png",
+    "a\0b.png",
+    "y/" * 100 + "a.png",
+]
 
 
 @lru_cache
@@ -152,6 +201,3 @@ def cases() -> Iterator[Case]:
     yield Case("overlays of different pictures are different files", distinct, "right")
     for what in ("an escape", "two lines", "no UTF-8", "HTML"):
         yield Case(f"an ignored file named by {what}", partial(said_of, name=NAMES[what].replace("/", "")), "right")
-
-
-assert np
