@@ -27,7 +27,7 @@ from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb
 from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
 from g100.experiments.table import result_table
 from g100.foundations.errors import G100Error
-from g100.foundations.store import read_card
+from g100.foundations.store import read_card, write_tensors
 from tests.notebooks import ROOT
 from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, refused
 
@@ -63,7 +63,7 @@ def result(folder, tmp_path_factory):
 def test_run_leaves_everything_and_says_where(result):
     out, done = result
     left = {p.name for p in out.iterdir()}
-    assert left == {"metrics.json", "scores.csv", "report.ipynb", "report.html", "model", "pictures"}
+    assert left == {".g100", "metrics.json", "scores.csv", "report.ipynb", "report.html", "model", "pictures"}
     assert len(list((out / "pictures").rglob("*.png"))) == 16
     for name in ("report.html", "pictures", "scores.csv", "model"):
         assert str(out / name) in done.stdout
@@ -219,9 +219,36 @@ def test_an_unreadable_picture_is_named_or_left_out(within, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "005.png" in page and "003.png" in page, "what was left out is listed"
-    refused(within("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts"), "003.png")
-    done = within("inspect", tmp_path / "out" / "model", data / "test", "--out", tmp_path / "verdicts", "--skip-unreadable")
+    words = ("inspect", tmp_path / "out" / "model", data / "test")
+    done = within(*words, "--out", tmp_path / "left-out", "--skip-unreadable")
     assert done.returncode == 0 and "003.png" in done.stderr
+    assert "spot/003.png" not in (tmp_path / "left-out" / "verdicts.csv").read_text()
+
+
+def test_a_broken_picture_among_others_is_a_line_that_says_so(within, result, folder, tmp_path):
+    "And the lines of the others are what they are without it, wherever it stands in its batch."
+    shutil.copytree(folder / "test", tmp_path / "test")
+    words = ("inspect", result[0] / "model", tmp_path / "test", "--out")
+    assert within(*words, tmp_path / "whole").returncode == 0
+    for name in ("good/002.png", "spot/003.png"):
+        (tmp_path / "test" / name).write_bytes(b"no picture")
+    done = within(*words, tmp_path / "some")
+    assert done.returncode == 0 and "warning: 2 of 16 pictures cannot be read" in done.stderr
+    lines = {}
+    for name in ("whole", "some"):
+        with (tmp_path / name / "verdicts.csv").open(newline="") as file:
+            lines[name] = {line["name"]: line for line in csv.DictReader(file)}
+    assert list(lines["some"]) == list(lines["whole"])
+    for name, line in lines["some"].items():
+        if name in ("good/002.png", "spot/003.png"):
+            assert line["score"] == line["is_anomalous"] == "" and name in line["error"]
+        else:
+            assert line["is_anomalous"] == lines["whole"][name]["is_anomalous"] and line["error"] == ""
+            assert float(line["score"]) == pytest.approx(float(lines["whole"][name]["score"]), rel=1e-4)
+    for picture in (tmp_path / "test").rglob("*.png"):
+        picture.write_bytes(b"no picture")
+    refused(within(*words, tmp_path / "none"), "none of the 16 pictures can be read")
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_existing_result_is_kept_unless_forced(within, result, folder):
@@ -282,13 +309,19 @@ def test_same_seed_same_row(folder):
 SMALL = {"image_size": 32, "ks": [4, 8], "width": 4, "depth": 1, "epochs": 1, "sigma": 1}
 
 
-def test_force_starts_a_training_again(within, tmp_path):
-    (tmp_path / "out.checkpoint").write_text("half a training")
+def test_a_file_of_the_users_is_no_checkpoint(within, tmp_path):
+    "And one that is a checkpoint is continued, or removed by force."
+    (tmp_path / "out.checkpoint").write_text("a diary")
     words = ("run", "riad", "--data", "elpv:mono", "--out", tmp_path / "out")
-    refused(within(*words, "--resume"), "out.checkpoint", "delete it")
-    assert (tmp_path / "out.checkpoint").read_text() == "half a training"
+    for more in ((), ("--resume",), ("--force",)):
+        refused(within(*words, *more), "out.checkpoint", "delete it")
+    assert (tmp_path / "out.checkpoint").read_text() == "a diary" and os.listdir(tmp_path) == ["out.checkpoint"]
+    write_tensors(tmp_path / "out.checkpoint", {"w": torch.ones(1)}, {"fingerprint": {}, "state": {}})
+    refused(within(*words), "--resume", "--force")
+    assert checkpoint_of(tmp_path / "out", force=False, resume=True) == tmp_path / "out.checkpoint"
+    assert os.listdir(tmp_path) == ["out.checkpoint"]
     assert checkpoint_of(tmp_path / "out", force=True, resume=False) == tmp_path / "out.checkpoint"
-    assert not list(tmp_path.iterdir())
+    assert not os.listdir(tmp_path)
 
 
 def test_only_what_trains_is_told_of_the_checkpoint(folder, tmp_path):

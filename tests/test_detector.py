@@ -212,7 +212,7 @@ def test_saved_and_loaded_detectors_agree_to_the_bit(fitted, tmp_path):
     a, b = fitted.inspect(X), again.inspect(X)
     assert all(np.array_equal(getattr(a, f), getattr(b, f)) for f in ("score", "map", "mask", "is_anomalous"))
     assert again.get_params() == fitted.get_params() and again.color_range_ == fitted.color_range_
-    assert sorted(os.listdir(tmp_path / "model")) == ["model.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "model")) == [".g100", "model.json", "model.safetensors"]
 
 
 def test_an_existing_folder_is_replaced_only_by_force(fitted, tmp_path):

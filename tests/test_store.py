@@ -1,11 +1,6 @@
-"""Files, folders and locks: whole or not at all, held by one, and believed only when they are what was written."""
+"""Tensors and models: believed only when they are what was written."""
 
 import json
-import os
-import signal
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,136 +12,13 @@ from safetensors.torch import load_file
 
 from g100.foundations.store import (
     digest,
-    fresh_folder,
-    locked,
     read_card,
     read_model,
     read_tensors,
-    replaced,
     write_model,
     write_tensors,
-    write_text,
 )
 from tests.toys import line_of
-
-
-class PowerCut(Exception):
-    pass
-
-
-def killed(code: str) -> None:
-    "Run code that prints a line and sleeps, and kill it then."
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "now\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-# --- a file ---
-
-
-def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path):
-    file = tmp_path / "deep" / "note.txt"
-    write_text(file, "old")
-    with pytest.raises(PowerCut), replaced(file) as draft:
-        draft.write_text("half")
-        assert file.read_text() == "old"
-        raise PowerCut
-    assert file.read_text() == "old" and os.listdir(file.parent) == ["note.txt"]
-    write_text(file, "new")
-    assert file.read_text() == "new" and os.listdir(file.parent) == ["note.txt"]
-
-
-def test_a_writer_that_cannot_flush_leaves_the_old_file(tmp_path, monkeypatch):
-    write_text(tmp_path / "c", "old")
-    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
-        write_text(tmp_path / "c", "new")
-    assert (tmp_path / "c").read_text() == "old" and os.listdir(tmp_path) == ["c"]
-
-
-def test_a_killed_writer_leaves_the_old_file_and_is_not_in_the_way(tmp_path):
-    write_text(tmp_path / "c", "old")
-    killed(f"""
-import time
-from g100.foundations.store import replaced
-with replaced({str(tmp_path / "c")!r}) as draft:
-    draft.write_text("half")
-    print("now", flush=True)
-    time.sleep(60)
-""")
-    assert (tmp_path / "c").read_text() == "old"
-    write_text(tmp_path / "c", "new")
-    assert (tmp_path / "c").read_text() == "new" and os.listdir(tmp_path) == ["c"]
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_rights_are_those_of_the_users_settings(tmp_path, mask):
-    before = os.umask(mask)
-    try:
-        write_tensors(tmp_path / "t", {"a": torch.ones(2)})
-        write_text(tmp_path / "x", "x")
-    finally:
-        os.umask(before)
-    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "tx"] == [0o666 & ~mask] * 2
-
-
-# --- a folder ---
-
-
-def test_a_failed_folder_leaves_nothing(tmp_path):
-    with pytest.raises(PowerCut), fresh_folder(tmp_path / "a" / "b") as draft:
-        (draft / "half").write_text("half")
-        raise PowerCut
-    assert not list((tmp_path / "a").iterdir())
-
-
-def test_a_failed_replacement_keeps_the_old(tmp_path):
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "kept").write_text("kept")
-    with pytest.raises(PowerCut), fresh_folder(tmp_path / "old", force=True):
-        raise PowerCut
-    assert (tmp_path / "old" / "kept").read_text() == "kept" and os.listdir(tmp_path) == ["old"]
-    assert "exists" in line_of(lambda: fresh_folder(tmp_path / "old").__enter__())
-
-
-def test_a_killed_folder_is_no_model(tmp_path):
-    killed(f"""
-import time
-from g100.foundations.store import fresh_folder
-with fresh_folder({str(tmp_path / "model")!r}) as draft:
-    (draft / "model.safetensors").write_bytes(b"half")
-    print("now", flush=True)
-    time.sleep(60)
-""")
-    assert not (tmp_path / "model").exists()
-    for left in tmp_path.iterdir():
-        line_of(read_model, left)
-
-
-# --- a lock ---
-
-
-def test_one_holds_the_lock_and_a_dead_process_does_not(tmp_path):
-    code = f"""
-import time
-from g100.foundations.store import locked
-with locked({str(tmp_path / "a.lock")!r}):
-    print("now", flush=True)
-    time.sleep(60)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "now\n"
-    said = line_of(lambda: locked(tmp_path / "a.lock").__enter__())
-    assert f"process {process.pid}" in said and str(tmp_path) in said
-    process.kill()
-    process.wait()
-    with locked(tmp_path / "a.lock"):
-        assert f"process {os.getpid()}" in (tmp_path / "a.holder").read_text()
-    with locked(tmp_path / "a.lock", wait=True):
-        pass
-    assert not (tmp_path / "a.holder").exists()
-
 
 # --- tensors ---
 

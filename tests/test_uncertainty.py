@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from g100.experiments.table import SAID, by_picture, compared, marks_of, read_scores, result_table
 from g100.experiments.uncertainty import auroc_gap, drawn_weights, kernel, signed_rank, told_apart, weighted
-from g100.foundations.store import write_text
+from g100.foundations.folders import write_text
 from tests.toys import line_of
 
 few = settings(deadline=None, max_examples=25)

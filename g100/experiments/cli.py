@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'CHUNK', 'parse_settings', 'show_row',
-           'metric_size_from', 'run', 'demo', 'gather', 'judged', 'write_verdicts', 'judge_chunk', 'judged_there',
-           'show_found', 'inspect', 'seeds_from', 'benchmark', 'list_', 'version', 'main']
+           'stoppable', 'metric_size_from', 'run', 'demo', 'gather', 'judged', 'judged_or_said', 'write_verdicts',
+           'judge_chunk', 'judged_there', 'show_found', 'inspect', 'seeds_from', 'benchmark', 'list_', 'version',
+           'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
 import json
 import os
 import platform
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +25,7 @@ import typer
 from tqdm import tqdm
 
 from .. import __version__
-from ..foundations.errors import G100Error
+from ..foundations.errors import G100Error, mishap
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #8fb5eda5
 app = typer.Typer(
@@ -67,12 +70,31 @@ def show_row(row: dict, out: Path) -> None:
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #375750cf
 Out = Annotated[Path, typer.Option(help="Folder for the results; must not exist.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists; start a training again.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the folder if g100 made it; start a training again.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them.")]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and say which.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Paper = Annotated[bool, typer.Option("--paper", help="Start from the published recipe.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work.")]
+
+# %% ../../nbs/3_experiments/32_cli.ipynb #02873ab5
+def stoppable(ending: str = "", is_kept: str = "") -> Callable:
+    "Decorate a command so that it says, when it is stopped, what is left: the file OUT + `ending`, or nothing."
+
+    def around(command: Callable) -> Callable:
+        @wraps(command)
+        def stopped_or_done(**told) -> None:
+            try:
+                command(**told)
+            except KeyboardInterrupt:
+                kept = f"{told['out']}{ending}"
+                left = f"{kept} {is_kept}" if ending and os.path.exists(kept) else "nothing written"
+                print(f"\ng100: interrupted, {left}", file=sys.stderr)  # below the progress bar
+                raise typer.Exit(130) from None
+
+        return stopped_or_done
+
+    return around
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #97d96304
 def metric_size_from(text: str) -> int | None:
@@ -85,6 +107,7 @@ def metric_size_from(text: str) -> int | None:
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #ede80d64
 @app.command()
+@stoppable(".checkpoint", "is the training so far; continue it with --resume")
 def run(
     algorithm: Annotated[str, typer.Argument(help="A name that `g100 list` shows, such as patchcore, or module:Class.")],
     data: Annotated[str, typer.Option(help="A data set that `g100 list` shows, such as mvtec:DIR.")],
@@ -108,12 +131,14 @@ def run(
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
     options["metric_size"] = metric_size_from(metric_size)
-    row = experiment(out, algorithm, data, force=force, resume=resume, skip_unreadable=skip_unreadable, verbose=True, **options)
+    options |= {"skip_unreadable": skip_unreadable, "verbose": True}
+    row = experiment(out, algorithm, data, force=force, resume=resume, **options)
     if is_first():
         show_row(row, out)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #7e5e00cc
 @app.command()
+@stoppable()
 def demo(out: Out = Path("g100-demo"), seed: Seed = 0, device: Device = "auto", force: Force = False) -> None:
     "PatchCore on photographs of solar cells, without a download: a report and a verdict on 549 cells, in a minute or two."
     from g100.experiments.report import experiment
@@ -147,20 +172,46 @@ def judged(model, images, pictures: Path, target_fpr: float | None = None) -> It
             file = write_picture(pictures, images[done + i], name, part.map[i], part.mask[i], model)
             verdict = [f"{part.score[i]:.6g}", f"{threshold:.6g}", int(part.is_anomalous[i])]
             marked, where = f"{part.mask[i].mean():.4f}", file.relative_to(pictures).as_posix()
-            yield [name, *verdict, marked, where, f"{p_value[i]:.4g}"]
+            yield [name, *verdict, marked, where, f"{p_value[i]:.4g}", ""]
         done += len(part)
 
 
-def write_verdicts(file: Path, lines: Iterator[list], total: int) -> int:
-    "Write verdicts.csv as its lines come, with a progress bar; gives the number called abnormal."
-    found = 0
+def judged_or_said(model, images, *how) -> Iterator[list]:
+    "As `judged`; a picture that cannot be read has a line without a verdict, with the reason at its end."
+    import numpy as np
+
+    from g100.foundations.pictures import complaint
+
+    done, step = 0, CHUNK * model.batch_size
+    while done < len(images):
+        part = images[done : done + step]
+        try:
+            for line in judged(model, part, *how):
+                yield line
+                done += 1
+        except G100Error:
+            rest = part[done % step :]
+            said = [complaint(image) for image in rest.images]
+            if not any(said):
+                raise  # it was not the pictures
+            fine = judged(model, rest[np.array([why is None for why in said])], *how)
+            for name, why in zip(rest.names, said, strict=True):
+                yield next(fine) if why is None else [name, *[""] * 6, why]
+                done += 1
+
+
+def write_verdicts(file: Path, lines: Iterator[list], total: int) -> tuple[int, int]:
+    "Write verdicts.csv as its lines come, with a progress bar; how many were called abnormal, and could not be judged."
+    found = failed = 0
     with file.open("w", newline="", encoding="utf-8") as out:
         rows = csv.writer(out)
-        rows.writerow(["name", "score", "threshold", "is_anomalous", "marked", "picture", "p_value"])
+        rows.writerow(["name", "score", "threshold", "is_anomalous", "marked", "picture", "p_value", "error"])
         for line in tqdm(lines, total=total, desc="inspecting", unit="img"):
             rows.writerow(line)
-            found += line[3]
-    return found
+            found, failed = found + (line[3] == 1), failed + bool(line[-1])
+    if failed == total:
+        raise G100Error(f"none of the {total} pictures can be read; the first: {line[-1]}")
+    return found, failed
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #73c725cf
 CHUNK = 32  # batches
@@ -172,7 +223,7 @@ def judge_chunk(model: Path, device: str, algorithm: str | None, images, picture
 
     if not pictures.is_dir():
         raise G100Error(f"{platform.node()} does not see {pictures}: --out must be on a shared file system")
-    return list(judged(load(model, device, algorithm), images, pictures, rate))
+    return list(judged_or_said(load(model, device, algorithm), images, pictures, rate))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
 def judged_there(client, model: Path, device: str, algorithm: str | None, images, pictures: Path,
@@ -197,14 +248,17 @@ def judged_there(client, model: Path, device: str, algorithm: str | None, images
             turn += 1
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #cf5c3a17
-def show_found(found: int, total: int, out: Path, shortage: str | None) -> None:
-    "Print how many were called abnormal and where that lies; on the standard error stream what cannot be promised."
+def show_found(found: int, failed: int, total: int, out: Path, shortage: str | None) -> None:
+    "Print how many were called abnormal and where that lies; on the standard error stream what is wrong with that."
     print(f"{found} of {total} pictures called abnormal; verdicts in {out / 'verdicts.csv'}, overlays in {out / 'pictures'}")
+    if failed:
+        print(f"warning: {failed} of {total} pictures cannot be read; {out / 'verdicts.csv'} says why", file=sys.stderr)
     if shortage:
         print(f"warning: {shortage}", file=sys.stderr)
 
 
 @app.command()
+@stoppable()
 def inspect(
     model: Annotated[Path, typer.Argument(help="A model folder, as `g100 run` leaves it in DIR/model.")],
     paths: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
@@ -219,16 +273,17 @@ def inspect(
     "Judge new pictures with a saved model: a CSV of verdicts and an overlay of every picture."
     from g100.experiments.cluster import connected
     from g100.foundations.detector import load
-    from g100.foundations.store import fresh_folder
+    from g100.foundations.folders import fresh_folder
 
     detector, images = load(model, "cpu" if scheduler else device, algorithm), gather(paths, skip_unreadable)
-    with connected(scheduler) if scheduler else nullcontext() as client, fresh_folder(out.absolute(), force) as draft:
+    with (connected(scheduler) if scheduler else nullcontext() as client,
+          fresh_folder(out, force, [model, *images.images]) as draft):  # fmt: skip
         (pictures := draft / "pictures").mkdir()
-        lines = judged(detector, images, pictures, target_fpr)
+        lines = judged_or_said(detector, images, pictures, target_fpr)
         if client:
             lines = judged_there(client, model.absolute(), device, algorithm, images, pictures, target_fpr)
-        found = write_verdicts(draft / "verdicts.csv", lines, len(images))
-    show_found(found, len(images), out, detector.shortage_ if target_fpr is None else None)
+        counts = write_verdicts(draft / "verdicts.csv", lines, len(images))
+    show_found(*counts, len(images), out, detector.shortage_ if target_fpr is None else None)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #cdd5954f
 def seeds_from(text: str) -> list[int]:
@@ -240,6 +295,7 @@ def seeds_from(text: str) -> list[int]:
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #68dedec8
 @app.command()
+@stoppable("/grid.json", "and what is finished beside it are kept; the same command goes on")
 def benchmark(
     algorithms: Annotated[str, typer.Option(help="Names that `g100 list` shows, or module:Class, with commas between.")],
     data: Annotated[list[str], typer.Option(help="A data set, as for `g100 run`; may be repeated.")],
@@ -295,9 +351,13 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    "The command `g100`: exit code 0, or one line on stderr and exit code 2."
+    "The command `g100`: exit code 0, or one line on stderr and exit code 2; 130 where it was told to stop."
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except G100Error as error:
-        print(f"g100: {error}", file=sys.stderr)
+    except Exception as error:
+        line = str(error) if isinstance(error, G100Error) else mishap(type(error).__name__, str(error))
+        if line is None:
+            raise
+        print(f"g100: {line}", file=sys.stderr)
         sys.exit(2)

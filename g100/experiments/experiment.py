@@ -40,7 +40,7 @@ from ..foundations.loop import TrainedDetector
 from ..foundations.maps import IMAGE_SCORES, image_score, overlay
 from ..foundations.metrics import PIXEL_SCORES, at_threshold, auroc, average_precision, f1_max, pixel_scores, regions_at
 from ..foundations.pictures import ImageSet, image_size, is_image, readable
-from ..foundations.store import write_text
+from ..foundations.folders import naming, write_text
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -304,10 +304,11 @@ def text_of(cell: str) -> str:
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #5e068b98
 def check_vacant(folder) -> Path:
-    "The folder, unless a finished result is in it already."
+    "The folder, which must be new or empty. Raises G100Error."
     folder = Path(folder)
-    if (folder / "metrics.json").exists():
-        raise G100Error(f"{folder} holds a finished result; name another folder, or replace it with --force")
+    if folder.is_dir() and (there := sorted(entry.name for entry in folder.iterdir())):
+        what = "a finished result" if "metrics.json" in there else there[0]
+        raise G100Error(f"{folder} holds {what}; name another folder (a finished result is replaced by run --force)")
     return folder
 
 
@@ -352,11 +353,12 @@ def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, m
 def write_results(done: Experiment, folder) -> Path:
     "Leave the model, the scores, a picture of every verdict, and last the row, in a folder; gives the folder back."
     folder = check_vacant(folder)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    done.detector.save(folder / "model", force=True)
-    write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
-    for i, name in enumerate(done.verdicts.names):
-        maps = done.verdicts.map[i], done.verdicts.mask[i]
-        write_picture(folder / "pictures", done.data.test[i], name, *maps, done.detector)
-    write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
+    with naming(folder):
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        done.detector.save(folder / "model")
+        write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
+        for i, name in enumerate(done.verdicts.names):
+            maps = done.verdicts.map[i], done.verdicts.mask[i]
+            write_picture(folder / "pictures", done.data.test[i], name, *maps, done.detector)
+        write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
     return folder

@@ -25,9 +25,9 @@ from .cluster import answers
 from .experiment import ready_detector
 from .report import experiment
 from ..foundations.detector import MOVED, algorithm, check_names
-from ..foundations.errors import G100Error, unknown
+from ..foundations.errors import G100Error, mishap, unknown
 from ..foundations.layouts import SPECS, load_data
-from ..foundations.store import locked, write_text
+from ..foundations.folders import beside, locked, write_text
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #d13f2498
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,8 @@ def failed(cell: Cell, folder: Path, seconds: float, error: BaseException) -> Ou
     "Write down why a cell failed, and say it in one line."
     line = " ".join(str(error).split())
     if not isinstance(error, G100Error):  # a notebook's error has what was raised in it as `ename`, `evalue`
-        line = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', line)}"
+        kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", line)
+        line = mishap(kind, text) or f"{kind}: {text}"
     file = folder / "cells" / f"{cell.name}.error.txt"
     text = f"{line}\n\n{''.join(traceback.format_exception(error))}"
     write_text(file, re.sub(r"\x1b\[[0-9;]*m", "", text))
@@ -164,10 +165,10 @@ def run_cell(cell: Cell, folder: Path, device: str = "auto") -> Outcome:
     if not (folder / "grid.json").exists():
         return Outcome(cell, 0.0, f"{platform.node()} does not see {folder}: the folder must be on a shared file system")
     try:
-        with locked(goal.with_name(f".{cell.name}.lock"), wait=True):
+        with locked(beside(goal, "turn"), wait=True):
             if not finished(folder, cell):
                 options = {"seed": cell.seed, "parameters": cell.parameters, "paper": cell.paper, "device": device}
-                experiment(goal, cell.algorithm, cell.data, resume=True, **options)
+                experiment(goal, cell.algorithm, cell.data, resume=True, force=True, **options)
             goal.with_name(f"{cell.name}.error.txt").unlink(missing_ok=True)
     except Exception as error:
         return failed(cell, folder, time.perf_counter() - start, error)

@@ -6,7 +6,7 @@
 __all__ = ['COMPLAINT', 'REPORT', 'START', 'QUIET', 'shown', 'table', 'pixels_said', 'result_table', 'who_saw_what',
            'configuration_table', 'seconds_table', 'hindsight_table', 'plot_learning', 'plot_explanation', 'template',
            'kernel_manager', 'check_parameters', 'execute', 'to_html', 'run_report', 'is_first', 'checkpoint_of',
-           'experiment']
+           'inputs', 'experiment']
 
 # %% ../../nbs/3_experiments/23_report.ipynb #a17578f6
 import warnings
@@ -19,7 +19,6 @@ warnings.filterwarnings("ignore", message=COMPLAINT)
 import json
 import os
 import re
-import shutil
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -31,11 +30,11 @@ import g100
 from .experiment import Experiment, other_scores, ready_detector, run_experiment
 from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector
-from ..foundations.errors import G100Error, needs, unknown
-from ..foundations.layouts import load_data
-from ..foundations.loop import plot_history
+from ..foundations.errors import MEMORY, G100Error, mishap, needs, unknown
+from ..foundations.folders import fresh_folder, write_text
+from ..foundations.layouts import DataSet, load_data
+from ..foundations.loop import TrainedDetector, plot_history
 from ..foundations.maps import canvas
-from ..foundations.store import fresh_folder, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -189,18 +188,22 @@ def check_parameters(source: Path, parameters: dict) -> None:
 def execute(source: Path, parameters: dict):
     "The template, executed with these parameters, as a notebook; its progress bars are shown live."
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     check_parameters(source, parameters)
     os.environ.pop("MPLBACKEND", None)  # with Agg in it, the figures would vanish from the notebook
     try:
         return papermill.execute_notebook(
             str(source), None, parameters, kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-            cwd=os.getcwd(), extra_arguments=QUIET, kernel_manager_class=kernel_manager(),
+            cwd=os.getcwd(), extra_arguments=QUIET, kernel_manager_class=kernel_manager(), shutdown_kernel="immediate",
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        if error.ename == "G100Error":
-            raise G100Error(error.evalue) from None
-        raise
+        line = error.evalue if error.ename == "G100Error" else mishap(error.ename, error.evalue)
+        if line is None:
+            raise
+        raise G100Error(line) from None
+    except DeadKernelError:
+        raise G100Error(f"the process that computes was killed; if nobody has done that, {MEMORY}") from None
 
 # %% ../../nbs/3_experiments/23_report.ipynb #8a2a33f2
 def to_html(notebook, title: str) -> str:
@@ -238,31 +241,37 @@ def checkpoint_of(out, force: bool, resume: bool) -> Path:
     "The checkpoint of the run into the folder `out`. One that was left behind is continued, removed (`force`) or refused."
     out = Path(out).absolute()
     checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if resume:
-        if checkpoint.exists():
-            read_checkpoint(checkpoint)  # raises before the kernel starts
-        for left in out.parent.glob(f".{out.name}-????????.partial") if is_first() else ():
-            shutil.rmtree(left, ignore_errors=True)
-    elif checkpoint.exists() and not force:
-        raise G100Error(f"{checkpoint} is left of a training that was cut off; continue it with --resume, or start again "
-                        "with --force")  # fmt: skip
-    else:
-        checkpoint.unlink(missing_ok=True)
+    if os.path.lexists(checkpoint):
+        read_checkpoint(checkpoint)  # raises, before the kernel starts, for what is no checkpoint
+        if not (resume or force):
+            raise G100Error(f"{checkpoint} is left of a training that was cut off; continue it with --resume, or start "
+                            "again with --force")  # fmt: skip
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
     return checkpoint
+
+
+def inputs(data: DataSet, detector: Detector) -> list[str | Path]:
+    "The files that a run reads: pictures, masks, weights."
+    parts = [image for part in (data.train, data.test) for image in (*part.images, *part.masks)]
+    files = [getattr(one, "path", one) for one in (*parts, getattr(detector, "weights", None))]
+    return [one for one in files if isinstance(one, (str, Path))]
 
 # %% ../../nbs/3_experiments/23_report.ipynb #f71d1427
 def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: bool = False, **options) -> dict:
     """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
     them. force: replace the folder if it exists; resume: continue a training that was cut off. Raises G100Error."""
     needs(*REPORT, extra="report")
-    ready_detector(algorithm, options.get("parameters"), options.get("paper", False))
-    load_data(data, options.get("seed", 0))
-    checkpoint = checkpoint_of(out, force, resume)
+    detector = ready_detector(algorithm, options.get("parameters"), options.get("paper", False))
+    dataset, trains = load_data(data, options.get("seed", 0)), isinstance(detector, TrainedDetector)
     if not is_first():
+        checkpoint = checkpoint_of(out, force, resume) if trains else None
         return run_experiment(algorithm, data, checkpoint=checkpoint, **options | {"verbose": False}).row
-    with fresh_folder(out, force) as draft:
-        where = {"out": str(draft), "checkpoint": str(checkpoint)}
+    with fresh_folder(out, force, inputs(dataset, detector)) as draft:
+        checkpoint = checkpoint_of(out, force, resume) if trains else None
+        where = {"out": str(draft), "checkpoint": checkpoint and str(checkpoint)}
         run_report("experiment", {"algorithm": algorithm, "data": data, **where, **options}, draft)
         row = json.loads((draft / "metrics.json").read_text())
-    checkpoint.unlink(missing_ok=True)
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return row

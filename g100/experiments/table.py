@@ -18,7 +18,8 @@ from .experiment import cell_text, text_of
 from .grid import Cell, finished, recorded
 from .report import table
 from .uncertainty import Pair, auroc_gap, signed_rank, told_apart
-from ..foundations.store import replaced, write_text
+from ..foundations.errors import G100Error
+from ..foundations.folders import replaced, write_text
 
 # %% ../../nbs/3_experiments/29_table.ipynb #0457419d
 def flat(name: str, row: dict) -> dict:
@@ -29,7 +30,12 @@ def flat(name: str, row: dict) -> dict:
 
 def flat_row(folder, cell: Cell) -> dict:
     "One row of results.csv: the metrics.json of a cell, flat."
-    return flat(cell.name, json.loads((Path(folder) / "cells" / cell.name / "metrics.json").read_text()))
+    file = Path(folder) / "cells" / cell.name / "metrics.json"
+    try:
+        return flat(cell.name, json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise G100Error(f"{file}: not the row of an experiment ({type(error).__name__}); delete {file.parent} to have it run "
+                        "again") from None  # fmt: skip
 
 
 def rows_of(folder) -> list[dict]:

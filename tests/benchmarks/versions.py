@@ -1,4 +1,7 @@
-"""This checkout against another one: how long the six fit and judge, as ratios, each version in processes of its own by turns.
+"""This checkout against another one: what the six cost in fitting and judging, as ratios of processor time.
+
+Each version has processes of its own; two stand side by side and judge by turns, so that both see the machine alike. Which
+of the two begins changes from round to round.
 
 `python -m tests.benchmarks.versions OTHER_CHECKOUT [--rounds 5] [--only patchcore]`
 
@@ -28,25 +31,40 @@ kind, parameters = sys.argv[1], {"calibration": 0.2} | json.loads(sys.argv[2])
 data = g100.load_data("elpv:mono", 0)
 train, test = data.train, data.test[:96]
 detector = getattr(g100, kind)(**parameters)
-start = time.perf_counter()
+start = time.process_time()
 detector.fit(train)
-fitted = time.perf_counter()
+print(time.process_time() - start, flush=True)
 detector.inspect(test)
-seconds = []
-for _ in range(3):
-    began = time.perf_counter()
+for _ in sys.stdin:
+    start = time.process_time()
     detector.inspect(test)
-    seconds.append(time.perf_counter() - began)
-print(json.dumps([fitted - start, min(seconds) / len(test)]))
+    print((time.process_time() - start) / len(test), flush=True)
 """
+TURNS = 15
 
 
-def once(checkout: Path, kind: str, parameters: dict) -> list[float]:
-    "Seconds of a fit and of judging one picture, by the g100 of a checkout."
+def started(checkout: Path, kind: str, parameters: dict) -> tuple[subprocess.Popen, float]:
+    "A process in which a detector of a checkout's g100 is fitted, and the seconds that the fit took."
     env = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     words = [sys.executable, "-c", CHILD, kind, json.dumps(parameters)]
-    done = subprocess.run(words, cwd=checkout, env=env, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    child = subprocess.Popen(words, cwd=checkout, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return child, float(child.stdout.readline())
+
+
+def pair(other: Path, kind: str, parameters: dict, turned: bool) -> list[tuple[float, float]]:
+    "(other, here): seconds of a fit each, and of judging one picture, medians of turns between the two processes."
+    order = [other, HERE][:: -1 if turned else 1]
+    two = [started(checkout, kind, parameters) for checkout in order]
+    times = [[], []]
+    for _ in range(TURNS):
+        for (child, _), mine in zip(two, times, strict=True):
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            mine.append(float(child.stdout.readline()))
+    for child, _ in two:
+        child.communicate()
+    both = [(two[0][1], two[1][1]), tuple(map(statistics.median, times))]
+    return [figures[:: -1 if turned else 1] for figures in both]
 
 
 def main() -> None:
@@ -59,11 +77,11 @@ def main() -> None:
     print(f"{'':10s} {'fit, s':>18s} {'ratio':>6s} {'judging, ms':>18s} {'ratio':>6s}")
     for name, (kind, parameters) in KINDS.items():
         if told.only in (None, name):
-            pairs = [(once(told.other.resolve(), kind, parameters), once(HERE, kind, parameters)) for _ in range(told.rounds)]
+            pairs = [pair(told.other.resolve(), kind, parameters, bool(i % 2)) for i in range(told.rounds)]
             shown = []
             for i, factor in ((0, 1), (1, 1000)):
-                old, new = (min(pair[j][i] for pair in pairs) * factor for j in (0, 1))
-                ratio = statistics.median(pair[1][i] / pair[0][i] for pair in pairs)
+                old, new = (min(pair[i][j] for pair in pairs) * factor for j in (0, 1))
+                ratio = statistics.median(pair[i][1] / pair[i][0] for pair in pairs)
                 shown.append(f"{old:8.2f} ->{new:7.2f} {ratio:6.3f}")
             print(f"{name:10s} {shown[0]} {shown[1]}", flush=True)
 
