@@ -398,7 +398,7 @@ def other_kinds() -> Iterator[Case]:
     for what, make in texts.items():
         for kind, door in (("png", "read"), ("jpg", "set"), ("tif", "mask")):
             yield Case(f"{what} as .{kind}", partial(foreign, name=f"x.{kind}", make=make, door=door), word=f"x.{kind}")
-    for form in ("GIF", "PPM", "ICO", "TGA", "PCX", "SGI", "DDS", "PDF"):
+    for form in ("GIF", "PPM", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000"):
         yield Case(f"{form} as .png", partial(foreign, name="x.png", make=partial(saved_as, form)), word="x.png")
 
 

@@ -173,6 +173,17 @@ def result_inside(folder: Path, marks: tuple[str, ...], door: str) -> None:
     assert not any("out/" in name for name in found.names)
 
 
+def result_itself(folder: Path, part: str) -> None:
+    "A result, or the overlays in it, named as data: refused, or said."
+    root = flat(folder)
+    (root / ".g100").write_text("{}")
+    (root / "pictures").mkdir()
+    for i in range(3):
+        shutil.copy(root / f"{i}.png", root / "pictures")
+    with heard("overlays"):
+        load_data(f"folder:{root / part}")
+
+
 def elpv(folder: Path, table: bytes) -> None:
     root = folder / "data"
     root.mkdir()
@@ -460,6 +471,8 @@ def oddities() -> Iterator[Case]:
     for marks in ((".g100",), ("metrics.json",), ("verdicts.csv",)):
         for door in ("folder", "set"):
             yield Case(f"a result with {marks[0]} inside, {door}", partial(result_inside, marks=marks, door=door), "right")
+    yield Case("a result as data", partial(result_itself, part="."), word="result of g100")
+    yield Case("overlays as data", partial(result_itself, part="pictures"), "right")
     yield Case("a folder without rights, flat", partial(denied, kind="flat", part="."), word="part")
     yield Case("train/good without rights", partial(denied, kind="mvtec", part="train/good"), word="good")
     yield Case("test without rights", partial(denied, kind="mvtec", part="test"), word="test")

@@ -197,7 +197,7 @@ def cases() -> Iterator[Case]:
     for defect in ("<b>", "=1", "$x^{", "\x1b[31m", "a\nb", "\udcff", "d" * 255, "good "):
         yield Case(f"a defect named {ascii(defect)[:20]}", partial(as_files, name="9.png", defect=defect), "right")
     for path in PATHS:
-        yield Case(f"an overlay of {ascii(path)[:30]}", partial(overlays, name=path), "right")
+        yield Case(f"an overlay of {ascii(path)[:30]}, {len(path)} letters", partial(overlays, name=path), "right")
     yield Case("overlays of different pictures are different files", distinct, "right")
     for what in ("an escape", "two lines", "no UTF-8", "HTML"):
         yield Case(f"an ignored file named by {what}", partial(said_of, name=NAMES[what].replace("/", "")), "right")

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from g100.foundations.errors import G100Error
+from g100.foundations.errors import G100Error, printable
 from tests.attacks.cases import BAD, GOOD, Case, Debris, Lost
 
 ADDRESSES = 4 * 2**30  # bytes of addresses that it may reserve
@@ -175,6 +175,8 @@ def run(
 ) -> list[Result]:
     "The results of the chosen cases of a class. `source` is at the top of a module, where the child finds it again."
     cases = {case.name: case for i, case in enumerate(source()) if chosen(i, case)}
+    names = [case.name for case in source()]
+    assert len(set(names)) == len(names), f"two cases have one name: {[n for n, k in Counter(names).items() if k > 1]}"
     limits = {name: case.seconds for name, case in cases.items()}
     results: list[Result] = []
     while left := [name for name in cases if name not in {r.case.name for r in results}]:
@@ -203,5 +205,7 @@ def table(results: list[Result]) -> str:
 def failures(results: list[Result]) -> str:
     "A line for each case that did not end as it must."
     return "\n".join(
-        f"{r.kind}: {r.case.name}: wants {r.case.wants}, was {r.outcome}: {r.said[:300]}" for r in results if not r.met
+        f"{r.kind}: {r.case.name}: wants {r.case.wants}, was {r.outcome}: {printable(r.said)[:300]}"
+        for r in results
+        if not r.met
     )
