@@ -280,9 +280,9 @@ def visa_rows(table: Path) -> list[tuple[str, ...]]:
                 raise csv.Error(f"{reprlib.repr(found)} wants {', '.join(HEAD)}, and train or test as its split")
             rows.append(found)
     except csv.Error as error:
-        raise G100Error(f"table {table}, line {reader.line_num}: not VisA's: {error}") from None
+        raise G100Error(f"{table}: not VisA's table: in line {reader.line_num}, {error}") from None
     if not rows:
-        raise G100Error(f"table {table}: not VisA's: it has no rows")
+        raise G100Error(f"{table}: not VisA's table: it has no rows")
     return rows
 
 # %% ../../nbs/1_foundations/25_layouts.ipynb #fb6443c9
