@@ -178,7 +178,7 @@ def test_visa_errors(tmp_path):
     assert "candle, pcb1" in line_of(load_data, f"visa:{root}")
     assert "candle/Data/Images/Normal/0.JPG" in line_of(load_data, f"visa:{root}:candle")
     (root / "pcb1/Data/Masks/Anomaly/1.png").unlink()
-    assert "Anomaly/1.JPG or its mask" in line_of(load_data, f"visa:{root}:pcb1")
+    assert "Masks/Anomaly/1.png" in line_of(load_data, f"visa:{root}:pcb1")
     (root / "split_csv/1cls.csv").write_text("a,b\n1,2\n")
     assert "1cls.csv: not VisA's table" in line_of(load_data, f"visa:{root}:pcb1")
     assert "no folder" in line_of(load_data, f"visa:{tmp_path / 'absent'}:pcb1")

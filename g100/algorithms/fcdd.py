@@ -26,7 +26,7 @@ from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, kept, outline, segment
-from ..foundations.parameters import Channels, Count, Level, Levels, NonNegative, Positive, Rate, Size, param
+from ..foundations.parameters import Channels, Count, Level, Levels, Positive, Rate, Size, Spread, param
 from ..foundations.pictures import ImageSet, as_image_set, labels_of
 from ..foundations.recipe import Recipe, flips
 from ..foundations.views import View, batches
@@ -305,7 +305,7 @@ class FCDD(TrainedDetector):
     image_size: Size = param(160, "size of the network's input in pixels, multiples of the coarsest level's stride")
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'coarse_mean', of the "
                                             "map before it is brought to size")  # fmt: skip
-    sigma: NonNegative = param(0.0)  # the map is smooth already
+    sigma: Spread = param(0.0)  # the map is smooth already
     epochs: Count = param(15)
     passes: Count = param(1, "passes through the pictures in an epoch")
     learning_rate: Positive = param(5e-5)

@@ -27,7 +27,7 @@ from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, full_size, opened
-from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
+from ..foundations.parameters import Channels, Count, Levels, NonNegative, Passes, Positive, Size, Spread, param
 from ..foundations.pictures import as_image_set
 from ..foundations.views import batches
 
@@ -329,7 +329,7 @@ class KDAD(TrainedDetector):
     image_size: Size = param(128)
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'loss' (Eq. 3)")
     epochs: Count = param(60)
-    sigma: NonNegative = param(2.0)
+    sigma: Spread = param(2.0)
     train_batch: Count = param(16)
     learning_rate: Positive = param(2e-3)
     method: Method = param("discrepancy", "where the map comes from")
@@ -343,7 +343,7 @@ class KDAD(TrainedDetector):
     cloner: Literal["slim", "published"] = param("slim", "network that learns; 'published': the paper's, for VGG-16")
     width: Channels = param(16, "channels of the slim cloner's first stage")
     guide_source: bool = param(True, "whether 'guided' holds at the rectifiers of the source too; False: of the cloner alone")
-    smoothgrad_n: Count = param(25, "copies of a picture for 'smoothgrad'")
+    smoothgrad_n: Passes = param(25, "copies of a picture for 'smoothgrad'")
     smoothgrad_noise: NonNegative = param(0.05, "standard deviation of their noise (pictures in [0, 1]); published: 0.0025")
 
     own_image_score: ClassVar[str] = "loss"

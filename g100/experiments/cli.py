@@ -163,7 +163,7 @@ def gather(paths: list[Path], skip_unreadable: bool):
 # %% ../../nbs/3_experiments/32_cli.ipynb #37726b96
 def judged(model, images, pictures: Path, target_fpr: float | None = None) -> Iterator[list]:
     "A line of verdicts.csv for each picture, in order; its overlay goes into the folder `pictures`."
-    from g100.experiments.experiment import write_picture
+    from g100.experiments.experiment import cell_text, write_picture
 
     done = 0
     for part in model.inspect_batches(images, target_fpr=target_fpr):
@@ -171,8 +171,8 @@ def judged(model, images, pictures: Path, target_fpr: float | None = None) -> It
         for i, name in enumerate(part.names):
             file = write_picture(pictures, images[done + i], name, part.map[i], part.mask[i], model)
             verdict = [f"{part.score[i]:.6g}", f"{threshold:.6g}", int(part.is_anomalous[i])]
-            marked, where = f"{part.mask[i].mean():.4f}", file.relative_to(pictures).as_posix()
-            yield [name, *verdict, marked, where, f"{p_value[i]:.4g}", ""]
+            marked, where = f"{part.mask[i].mean():.4f}", cell_text(file.relative_to(pictures).as_posix())
+            yield [cell_text(name), *verdict, marked, where, f"{p_value[i]:.4g}", ""]
         done += len(part)
 
 
@@ -180,6 +180,7 @@ def judged_or_said(model, images, *how) -> Iterator[list]:
     "As `judged`; a picture that cannot be read has a line without a verdict, with the reason at its end."
     import numpy as np
 
+    from g100.experiments.experiment import cell_text
     from g100.foundations.pictures import complaint
 
     done, step = 0, CHUNK * model.batch_size
@@ -196,7 +197,7 @@ def judged_or_said(model, images, *how) -> Iterator[list]:
                 raise  # it was not the pictures
             fine = judged(model, rest[np.array([why is None for why in said])], *how)
             for name, why in zip(rest.names, said, strict=True):
-                yield next(fine) if why is None else [name, *[""] * 6, why]
+                yield next(fine) if why is None else [cell_text(name), *[""] * 6, cell_text(why)]
                 done += 1
 
 

@@ -7,7 +7,7 @@ __all__ = ['by_defect', 'heat_table', 'plot_defects', 'sheet', 'plot_price', 'co
            'original', 'draw_verdict', 'plot_same_pictures']
 
 # %% ../../nbs/3_experiments/24_comparison.ipynb #18ac1f3d
-from ..foundations.errors import needs
+from ..foundations.errors import needs, printable
 
 needs("matplotlib", extra="report")
 
@@ -48,7 +48,10 @@ def heat_table(axis: Axes, values: np.ndarray, rows: list[str], columns: list[st
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             axis.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=9, color="white" if value > 0.75 else "black")
-    axis.set(xticks=range(len(columns)), yticks=range(len(rows)), xticklabels=columns, yticklabels=rows, title=title)
+    axis.set(xticks=range(len(columns)), yticks=range(len(rows)), xticklabels=columns, yticklabels=rows)
+    axis.set_title(title, parse_math=False)
+    for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):  # names that somebody gave, in which $ is a $
+        label.set_parse_math(False)
     axis.grid(False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
@@ -94,7 +97,8 @@ def plot_price(rows: list[dict]) -> Figure:
             color = f"C{names.index(name) % 7}"
             axis.plot(x, y, ".", color=color, alpha=0.5)
             shown[name] = axis.plot(np.exp(np.log(x).mean()), y.mean(), "o", color=color, markersize=8)[0]
-        axis.set(xscale="log", xlabel="ms per picture", ylabel="image AUROC", title=f"{dataset}:{category}")
+        axis.set(xscale="log", xlabel="ms per picture", ylabel="image AUROC")
+        axis.set_title(printable(f"{dataset}:{category}"), parse_math=False)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -114,7 +118,7 @@ def plot_histograms(folder, rows: list[dict]) -> Figure:
     for axis, row in zip(axes, rows, strict=True):
         scores = read_scores(folder, row["cell"])
         plot_scores(axis, scores["label"], scores["score"], row["threshold_image"])
-        axis.set_title(f"{row['algorithm']}, seed {row['seed']}")
+        axis.set_title(f"{row['algorithm']}, seed {row['seed']}", parse_math=False)
     return figure
 
 # %% ../../nbs/3_experiments/24_comparison.ipynb #675dafb7
@@ -159,7 +163,8 @@ def plot_same_pictures(folder, rows: list[dict], each: int = 3) -> Figure:
     figure, axes = plt.subplots(len(chosen), 1 + len(rows), figsize=size, squeeze=False)
     for line, name in zip(axes, chosen, strict=True):
         line[0].imshow(original(images, name))
-        line[0].set_title(" ".join(Path(name).with_suffix("").parts[-2:]), fontsize=7, loc="left")
+        shown = printable(" ".join(Path(name).with_suffix("").parts[-2:]))
+        line[0].set_title(shown, fontsize=7, loc="left", parse_math=False)
         for axis, row, scores in zip(line[1:], rows, tables, strict=True):
             draw_verdict(axis, folder / "cells" / row["cell"] / "pictures", scores, name)
     for axis, row in zip(axes[0, 1:], rows, strict=True):

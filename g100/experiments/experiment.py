@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['PIXEL', 'make_detector', 'ready_detector', 'image_metrics', 'metric_shape', 'check_metric_size', 'on_one_frame',
            'pixel_metrics', 'timed', 'resident_peak', 'peak_memory_mb', 'versions', 'commit', 'machine', 'Experiment',
-           'prepare', 'continued', 'run_experiment', 'public_parameters', 'measure', 'other_scores', 'check_vacant',
-           'write_scores', 'overlay_name', 'write_picture', 'write_results']
+           'prepare', 'continued', 'noted', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
+           'cell_text', 'text_of', 'check_vacant', 'write_scores', 'short', 'overlay_name', 'write_picture',
+           'write_results']
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #095a68dc
 import csv
+import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
@@ -30,8 +33,8 @@ from PIL import Image
 
 import g100
 from ..foundations.checkpoint import read_checkpoint
-from ..foundations.detector import Detector, Inspection, algorithm
-from ..foundations.errors import G100Error, needs
+from ..foundations.detector import Detector, Inspection, algorithm, warn_of_shared
+from ..foundations.errors import G100Error, escaped, needs
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector
 from ..foundations.maps import IMAGE_SCORES, image_score, overlay
@@ -198,6 +201,7 @@ def prepare(spec: str, seed: int, limit_train: int | None, skip_unreadable: bool
         chosen = np.random.default_rng(seed).permutation(len(parts["train"]))[:limit_train]
         parts["train"] = parts["train"][np.sort(chosen)]
         remarks.append(f"trained on a seeded sample of {limit_train} good pictures")
+    warn_of_shared(parts["train"], parts["test"])
     return DataSet(data.name, data.category, parts["train"], parts["test"]), remarks
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #9423fa20
@@ -208,6 +212,15 @@ def continued(detector: Detector, checkpoint: str | Path | None) -> tuple[dict, 
     file = Path(checkpoint).absolute()
     told = {"checkpoint": file, "resume": True}
     return told, read_checkpoint(file)[1]["state"]["seconds"] if file.exists() else 0.0
+
+# %% ../../nbs/3_experiments/22_experiment.ipynb #825e7f6a
+@contextmanager
+def noted(remarks: list[str]) -> Iterator[None]:
+    "Add to the remarks the warnings for users that are heard in the block, each text once."
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    remarks += sorted({str(w.message) for w in heard if w.category is UserWarning})
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #7233ec07
 def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict | None = None, paper: bool = False,
@@ -223,20 +236,19 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
     """
     detector, seconds = ready_detector(algorithm, {"seed": seed, **(parameters or {})}, paper), {}
     told, before = continued(detector, checkpoint)
-    with timed(seconds, "list and sample the pictures"):
-        dataset, remarks = prepare(data, seed, limit_train, skip_unreadable)
-        check_metric_size(dataset.test, metric_size)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", UserWarning)
+    remarks = [f"training was cut off and went on from its checkpoint, after {before:.0f} s"] if before else []
+    with noted(remarks):
+        with timed(seconds, "list and sample the pictures"):
+            dataset, left_out = prepare(data, seed, limit_train, skip_unreadable)
+            remarks += left_out
+            check_metric_size(dataset.test, metric_size)
         with timed(seconds, "fit"):
             detector.fit(dataset.train, device=device, verbose=verbose, **told)
-    seconds["fit"] += before
-    with timed(seconds, "inspect the test pictures"):
-        verdicts = detector.inspect(dataset.test, verbose=verbose)
-    remarks += [f"training was cut off and went on from its checkpoint, after {before:.0f} s"] if before else []
-    remarks += sorted({str(w.message) for w in heard if w.category is UserWarning})
-    done = Experiment(algorithm, dataset, detector, verdicts, seconds=seconds, remarks=remarks, metric_size=metric_size)
-    done.row = measure(done)
+        seconds["fit"] += before
+        with timed(seconds, "inspect the test pictures"):
+            verdicts = detector.inspect(dataset.test, verbose=verbose)
+        done = Experiment(algorithm, dataset, detector, verdicts, seconds=seconds, remarks=remarks, metric_size=metric_size)
+        done.row = measure(done)
     return done
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #edc27e28
@@ -278,6 +290,19 @@ def other_scores(done: Experiment) -> dict[str, float | None]:
     return {how: auroc(labels, torch.cat([image_score(m, how) for m in maps]).numpy()) for how in IMAGE_SCORES}
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #0963ced4
+def cell_text(text: str) -> str:
+    "A name as a table holds it (see `text_of`): one printable line that no spreadsheet takes for a formula."
+    text = escaped(text.replace("\\", "\\\\"))
+    return f"'{text}" if re.match("'*[=+@-]", text) else text
+
+
+def text_of(cell: str) -> str:
+    "The name that `cell_text` has written so."
+    escape = r"\\(?:\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"
+    bare = cell[1:] if re.match("'+[=+@-]", cell) else cell
+    return re.sub(escape, lambda found: found[0].encode().decode("unicode_escape"), bare)
+
+# %% ../../nbs/3_experiments/22_experiment.ipynb #5e068b98
 def check_vacant(folder) -> Path:
     "The folder, which must be new or empty. Raises G100Error."
     folder = Path(folder)
@@ -296,13 +321,24 @@ def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: 
         for i, name in enumerate(verdicts.names):
             judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
             judged += [f"{verdicts.mask[i].mean():.4f}", "" if np.isnan(aupimo[i]) else f"{aupimo[i]:.6g}"]
-            rows.writerow([name, images.labels[i], images.defects[i], *judged, f"{p_value[i]:.4g}"])
+            rows.writerow([cell_text(name), images.labels[i], cell_text(images.defects[i]), *judged, f"{p_value[i]:.4g}"])
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #d0e67f3f
+def short(part: str) -> str:
+    "The name of a file or a folder, or, for one that no file system takes, its beginning and a hash of all of it."
+    raw = os.fsencode(part)
+    if len(raw) <= 255 and b"\0" not in raw:
+        return part
+    start = raw[:200].decode("utf-8", "ignore").replace("\0", "")
+    return f"{start}-{hashlib.sha256(raw).hexdigest()[:16]}{'.png' if part.endswith('.png') else ''}"
+
+
 def overlay_name(name: str) -> str:
     "Where the overlay of a picture lies in the folder of overlays: under its own name, another one for each picture."
-    inside = "/".join({"/": "root", "..": "up"}.get(part, part) for part in PurePosixPath(name).parts)
-    return inside if inside.endswith(".png") and not is_image(inside[:-4]) else f"{inside}.png"
+    spelt = {"/": "root", "//": "root", "..": "up"}
+    inside = "/".join(spelt.get(part, part) for part in PurePosixPath(name).parts) or "here"
+    whole = inside if inside.endswith(".png") and not is_image(inside[:-4]) else f"{inside}.png"
+    return "/".join(short(part) for part in whole.split("/"))
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #6e024fed
 def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, mask: np.ndarray, detector) -> Path:

@@ -7,7 +7,7 @@ __all__ = ['plot_scale', 'plot_scores', 'plot_roc', 'plot_pr', 'plot_separation'
            'draw_verdict', 'plot_verdicts']
 
 # %% ../../nbs/3_experiments/21_plots.ipynb #28b38b2f
-from ..foundations.errors import needs
+from ..foundations.errors import needs, printable
 
 needs("matplotlib", extra="report")
 
@@ -94,7 +94,7 @@ def plot_examples(images: ImageSet, columns: int = 6) -> Figure:
             axis.imshow(picture if mask is None else draw_outline(picture, mask, TRUTH))
         for axis in row:
             axis.set_axis_off()
-        row[0].set_title(f"{kind} ({len(members)})", loc="left")
+        row[0].set_title(f"{printable(kind)} ({len(members)})", loc="left", parse_math=False)
     return figure
 
 # %% ../../nbs/3_experiments/21_plots.ipynb #724028c9
@@ -119,7 +119,7 @@ def draw_verdict(row, images: ImageSet, i: int, verdicts: Inspection, detector: 
     row[2].imshow(mask, vmin=0, vmax=1)
     row[3].imshow(draw_outline(picture, mask, VERDICT))
     judged = "abnormal" if verdicts.is_anomalous[i] else "good"
-    row[0].set_title(f"{images.names[i]}", fontsize=8, loc="left")
+    row[0].set_title(printable(images.names[i]), fontsize=8, loc="left", parse_math=False)
     row[1].set_title(f"score {verdicts.score[i]:.3g}: called {judged}", fontsize=8, loc="left")
     for axis in row:
         axis.set_axis_off()

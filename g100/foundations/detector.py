@@ -7,9 +7,10 @@ __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', '
            'plotted', 'chosen', 'Inspection', 'split', 'good_only', 'generator', 'own_randomness', 'pick_device',
            'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid', 'judged_in_crops', 'finite',
            'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds', 'raw_of', 'out_of_fold',
-           'crossed', 'warn_of_copies', 'check_names', 'check_framing', 'check_common', 'changes', 'warn_of_changes',
-           'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'fitted_on',
-           'recalibrated', 'check_restorable', 'Detector', 'thawed', 'filled', 'kind_of', 'restored', 'load']
+           'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared', 'check_names', 'check_framing', 'check_common',
+           'changes', 'warn_of_changes', 'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm',
+           'name_of', 'built', 'enough_memory', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector', 'thawed',
+           'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import base64
@@ -18,10 +19,11 @@ import importlib
 import json
 import os
 import re
+import reprlib
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, reduce
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
@@ -39,7 +42,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .calibration import Calibration
-from .errors import G100Error, unknown
+from .errors import G100Error, printable, remark, unknown
 from g100.foundations.maps import (
     IMAGE_SCORES,
     Mosaic,
@@ -52,7 +55,7 @@ from g100.foundations.maps import (
     segment,
     tile_starts,
 )
-from .parameters import Count, Declared, NonNegative, Odd, Rate, Side, Size, Whole, check_values, param
+from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, digest, image_size, labels_of
 from .store import canonical, read_model, write_model
 from .views import View, batches, content, on_picture
@@ -98,7 +101,7 @@ def gallery(verdicts: "Inspection", most: int = 24, side: int = 112) -> str:
     "The pictures with the highest scores as HTML, at most so many, each at most `side` pixels large; names are escaped."
     shown = []
     for i in np.argsort(-verdicts.score, kind="stable")[:most]:
-        name, verdict = html.escape(verdicts.names[i], quote=True), "abnormal" if verdicts.is_anomalous[i] else "good"
+        name, verdict = html.escape(printable(verdicts.names[i])), "abnormal" if verdicts.is_anomalous[i] else "good"
         png = cv2.imencode(".png", painted(verdicts, i, side)[..., ::-1])[1]
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         picture = f'<img src="{source}" alt="{name}: {verdict}, score {verdicts.score[i]:.3g}">'
@@ -114,7 +117,7 @@ def plotted(verdicts: "Inspection", i: int) -> "Figure":
     figure = canvas(8, 0.6 + 4 * marked.shape[0] / marked.shape[1])
     verdict = "abnormal" if verdicts.is_anomalous[i] else "good"
     said = f"{verdict}: score {verdicts.score[i]:.4g}, threshold {verdicts.calibration.threshold:.4g}"
-    both = ((verdicts.names[i], as_uint8(verdicts.images[i])), (said, marked))
+    both = ((printable(verdicts.names[i]), as_uint8(verdicts.images[i])), (said, marked))
     for axis, (title, image) in zip(figure.subplots(1, 2), both, strict=True):
         axis.imshow(image)
         axis.set_title(title, parse_math=False, fontsize=9)
@@ -558,16 +561,30 @@ def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable
     return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #7e23ba73
+def copies_in(images: Sequence) -> list[tuple[int, int]]:
+    "Of files and arrays: the number of each that is there before, byte for byte, and of which it is a copy."
+    size = [i.shape if not isinstance(i, Path) else os.path.getsize(i) if i.is_file() else 0 for i in images]
+    alike, first = Counter(size), {}
+    known = [i for i, n in enumerate(size) if n and alike[n] > 1]
+    twins = [(i, first.setdefault(digest(images[i]), i)) for i in known]
+    return [(i, twin) for i, twin in twins if i != twin]
+
+
 def warn_of_copies(images: ImageSet) -> None:
     "A warning where pictures that are to be left out by turns have a copy, byte for byte."
-    size = [i.shape if not isinstance(i, Path) else os.path.getsize(i) if i.exists() else 0 for i in images.images]
-    alike, first, copies = Counter(size), {}, []
-    for name, image, key in zip(images.names, images.images, size, strict=True):
-        if alike[key] > 1 and (twin := first.setdefault(digest(image), name)) is not name:
-            copies.append(f"{name} is {twin}")
+    copies = [f"{images.names[i]} is {images.names[twin]}" for i, twin in copies_in(images.images)]
     if copies:
-        warnings.warn(f"{len(copies)} good picture(s) are there twice, the first: {copies[0]}; a copy teaches what the other "
-                      "is asked, and thresholds come out too low: leave copies out", stacklevel=3)  # fmt: skip
+        remark(f"{len(copies)} good picture(s) are there twice, the first: {copies[0]}; a copy teaches what the other "
+               "is asked, and thresholds come out too low: leave copies out")  # fmt: skip
+
+
+def warn_of_shared(train: ImageSet, test: ImageSet) -> None:
+    "A warning where pictures that are to be judged are copies, byte for byte, of such as teach."
+    names = [*train.names, *test.names]
+    pairs = copies_in([*train.images, *test.images])
+    if shared := [f"{names[i]} is {names[twin]}" for i, twin in pairs if twin < len(train) <= i]:
+        remark(f"{len(shared)} test picture(s) are among those that teach, the first: {shared[0]}; what is said of them is no "
+               "test: leave them out")  # fmt: skip
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #23b4c976
 MOVED = {
@@ -694,6 +711,8 @@ def class_at(place: str) -> type["Detector"]:
 
 def algorithm(name: str) -> type["Detector"]:
     "The detector class of that name (as `g100 list` shows them), or at that place, module:Class."
+    if not isinstance(name, str):
+        raise G100Error(f"algorithm={reprlib.repr(name)}: wants a name, such as patchcore")
     place = algorithms().get(name, name)
     if ":" not in place:
         raise unknown("algorithm", name, algorithms())
@@ -710,6 +729,24 @@ def built(detector: "Detector", lessons: Lessons) -> nn.Module:
     with own_randomness(detector.seed, lessons.device):
         model = detector.build(lessons.view.shape)
     return model.to(lessons.device).eval()
+
+
+@contextmanager
+def enough_memory(detector: "Detector") -> Iterator[None]:
+    "G100Error where memory does not suffice: beforehand for one picture and its smoothing, and for what fails in the block."
+    h, w = detector.scoring().view.shape
+    needs, free = 4 * 5 * h * w + 8 * 3 * (h * h + w * w), psutil.virtual_memory().available
+    way = "a smaller image_size, width or batch_size takes less"
+    if needs > free:
+        raise G100Error(f"image_size={detector.image_size}: one picture takes {needs / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+                        f"free; {way}")  # fmt: skip
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory|not enough memory", said):
+            raise
+        raise G100Error(f"out of memory: {said or type(error).__name__}; {way}") from error
 
 
 def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Fitted:
@@ -785,12 +822,12 @@ class Detector(Declared, _Outlier, _Estimator):
     )
     tile: Side | None = param(None, "side in pixels of the crops that are learnt and judged; None: the whole picture")
     overlap: Whole | None = param(None, "pixels that neighbouring crops share at least; None: a quarter of the tile")
-    sigma: NonNegative = param(4.0, "standard deviation of the Gaussian that smooths the map, in pixels of the network's input")
+    sigma: Spread = param(4.0, "standard deviation of the Gaussian that smooths the map, in pixels of the network's input")
     image_score: str = param("max", "how a map becomes a score: 'max', 'top_percent' or 'mean'")
     calibration: Rate | Literal["cross"] = param(0.2, "share of the good pictures set aside to calibrate; 'cross': all teach")
     target_fpr: Rate = param(0.05, "false-positive rate: the share of good pictures that may be called abnormal")
     confidence: Rate | None = param(None, "probability that these pictures keep to target_fpr; None: they do so on the average")
-    opening: Odd = param(3, "diameter in pixels of the disk of the morphological opening of masks; 1: none")
+    opening: Disk = param(3, "diameter in pixels of the disk of the morphological opening of masks; 1: none")
     batch_size: Count = param(16, "pictures that are judged at a time")
     seed: Whole = param(0, "seed of every random choice")
 
@@ -865,7 +902,8 @@ class Detector(Declared, _Outlier, _Estimator):
         return self._fit(good_only(as_image_set(X, channels), y), Options(pick_device(device), verbose))
 
     def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Self:
-        self.fitted_ = fitted_on(self, good, options, abnormal)
+        with enough_memory(self):
+            self.fitted_ = fitted_on(self, good, options, abnormal)
         return self
 
     def recalibrate(self, X, y=None, *, verbose: bool = False, channels: str = "rgb") -> Self:
@@ -879,7 +917,8 @@ class Detector(Declared, _Outlier, _Estimator):
         "Inspections of `batch_size` pictures at a time, in order: memory does not grow with their number."
         check_is_fitted(self, "fitted_")
         warn_of_changes(self)
-        yield from self.fitted_.inspect_batches(as_image_set(X, channels), self.batch_size, verbose, target_fpr)
+        with enough_memory(self):
+            yield from self.fitted_.inspect_batches(as_image_set(X, channels), self.batch_size, verbose, target_fpr)
 
     def inspect(self, X, *, verbose: bool = False, channels: str = "rgb", target_fpr: float | None = None) -> Inspection:
         """Judge pictures (as `fit` takes them; one frame is one picture): score, map, mask and verdict of each.
@@ -927,8 +966,20 @@ def thawed(parameters: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
 
 
+def check_state(built: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    "G100Error unless the tensors are those of the structure: the same names, types that fit, shapes where they are set."
+    if odd := sorted(built.keys() ^ state.keys()):
+        raise G100Error(f"tensor {odd[0]} is {'missing' if odd[0] in built else 'one too many'}")
+    for name, t in state.items():
+        like = built[name]
+        sides = zip(t.shape, like.shape, strict=False)
+        if t.ndim != like.ndim or any(n != wanted and wanted for n, wanted in sides) or not torch.can_cast(t.dtype, like.dtype):
+            raise G100Error(f"tensor {name} is {t.dtype} {tuple(t.shape)}, needed is {like.dtype} {tuple(like.shape)}")
+
+
 def filled(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
     "A module that was built on the meta device, with these tensors in it, on the CPU."
+    check_state(model.state_dict(), state)
     model = model.to_empty(device="cpu")
     for name, buffer in list(model.named_buffers()):
         if name in state and buffer.shape != state[name].shape:
@@ -958,9 +1009,22 @@ def restored(detector: "Detector", fitted: dict, tensors: dict[str, torch.Tensor
     state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     judge = Judge(filled(model, state).to(device), scoring).eval()
     scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
-    rates = detector.target_fpr, detector.confidence
-    calibration = Calibration(scores, peaks, fitted["typical"], *rates, fitted.get("method", "split"))
-    return Fitted(judge, calibration, device, fitted["counts"], detector.get_params(), fitted["notes"])
+    if scores.ndim != 1 or scores.shape != peaks.shape or {scores.dtype.kind, peaks.dtype.kind} != {"f"}:
+        raise G100Error(f"the scores of the calibration have the shapes {scores.shape} and {peaks.shape}")
+    counts, notes, method = fitted["counts"], fitted["notes"], fitted.get("method", "split")
+    if not (isinstance(counts, dict) and isinstance(notes, dict) and method in ("split", "cross")):
+        raise G100Error("what was written down at the fit is not as it was")
+    calibration = Calibration(scores, peaks, fitted["typical"], detector.target_fpr, detector.confidence, method)
+    return Fitted(judge, calibration, device, counts, detector.get_params(), notes)
+
+
+@torch.inference_mode()
+def try_out(fitted: Fitted) -> None:
+    "Judge one black picture; G100Error where what comes of it is no map and no score."
+    shape = fitted.scoring.view.shape
+    maps, scores = fitted.judge(torch.zeros(1, 3, *shape, device=fitted.device))
+    if maps.shape != (1, *shape) or scores.shape != (1,):
+        raise G100Error(f"a picture becomes a map {tuple(maps.shape)} and a score {tuple(scores.shape)}")
 
 
 def load(directory, device: str = "auto", algorithm: str | type | None = None) -> Detector:
@@ -969,13 +1033,15 @@ def load(directory, device: str = "auto", algorithm: str | type | None = None) -
     algorithm: a class, or its place module:Class, for a model of an algorithm that is neither g100's nor registered. Raises
     G100Error for anything that is no such model.
     """
-    card, tensors = read_model(directory)
+    device, (card, tensors) = pick_device(device), read_model(directory)
     kind = kind_of(card, algorithm, directory)
     try:
         detector = kind(**thawed(card["parameters"]))
         detector.check()
-        detector.fitted_ = restored(detector, card["fitted"], tensors, pick_device(device))
-    except (G100Error, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise G100Error(f"{directory}: not a model of this version of g100 ({why}); fit and save it again") from None
+        with enough_memory(detector):
+            detector.fitted_ = restored(detector, card["fitted"], tensors, device)
+            try_out(detector.fitted_)
+    except Exception as error:  # whatever it is: the files are somebody else's
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise G100Error(f"{directory}: not a model of this version of g100 ({why}); fit and save it again") from error
     return detector

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'EMBEDDED', 'EMBEDDED_SHA256', 'FILE_WAY', 'RANDOM_WAY', 'SOURCES', 'timm_name', 'list_backbones', 'taps',
-           'indices', 'build', 'cut', 'canonical', 'fill', 'embedded', 'from_file', 'reachable', 'hub_file', 'weighted',
-           'Backbone', 'merge', 'Teacher']
+           'level_tuple', 'indices', 'build', 'cut', 'canonical', 'fill', 'embedded', 'from_file', 'reachable',
+           'hub_file', 'weighted', 'Backbone', 'merge', 'Teacher']
 
 # %% ../../nbs/1_foundations/04_features.ipynb #842f5c51
 import hashlib
+import os
+import reprlib
 import urllib.error
 import urllib.request
 import warnings
@@ -23,6 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .errors import G100Error, unknown
+from .store import check_size, finite
 
 # %% ../../nbs/1_foundations/04_features.ipynb #737b07fa
 ALIASES = {"lite0": "tf_efficientnet_lite0"}
@@ -30,6 +33,8 @@ ALIASES = {"lite0": "tf_efficientnet_lite0"}
 
 def timm_name(name: str) -> str:
     "timm's name of a network: aliases resolved, a tag after the dot kept. Raises G100Error with the nearest name."
+    if not isinstance(name, str):
+        raise G100Error(f"backbone={reprlib.repr(name)}: wants a name, such as lite0 or resnet18")
     name = ALIASES.get(name, name)
     base, dot, tag = name.partition(".")
     if not timm.is_model(base):
@@ -54,10 +59,17 @@ def taps(name: str) -> dict[int, tuple[int, int]]:
     return {stride.bit_length() - 2: (index, stride) for index, stride in enumerate(strides)}
 
 # %% ../../nbs/1_foundations/04_features.ipynb #050796f3
-def indices(name: str, levels: Sequence[int]) -> list[int]:
+def level_tuple(levels: int | Sequence[int]) -> tuple[int, ...]:
+    "The levels, one or several, as a tuple of whole numbers. Raises G100Error."
+    found = (levels,) if isinstance(levels, int) else levels
+    if not isinstance(found, Sequence) or any(isinstance(n, bool) or not isinstance(n, int) for n in found):
+        raise G100Error(f"levels={reprlib.repr(levels)}: wants whole numbers, such as (2, 3)")
+    return tuple(found)
+
+
+def indices(name: str, levels: int | Sequence[int]) -> list[int]:
     "timm's indices of the `levels`, which must exist in the network and increase."
-    there = taps(name)
-    levels = [levels] if isinstance(levels, int) else list(levels)
+    there, levels = taps(name), list(level_tuple(levels))
     for level in levels:
         if level not in there:
             known = ", ".join(f"{k} (stride {stride})" for k, (_, stride) in there.items())
@@ -89,13 +101,15 @@ def canonical(key: str) -> str:
 
 def fill(net: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> nn.Module:
     "Copy the tensors a network needs into it by name; what it does not need is left. `source` is named in errors."
-    given = {canonical(key): tensor for key, tensor in tensors.items()}
+    given = {canonical(str(key)): tensor for key, tensor in tensors.items()}
     needed = {key: p for key, p in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     missing = [key for key in needed if canonical(key) not in given]
     if missing:
         raise G100Error(f"{source} lacks {len(missing)} of the {len(needed)} tensors needed, the first is {missing[0]}")
     for key, parameter in needed.items():
         tensor = given[canonical(key)]
+        if not torch.is_tensor(tensor) or not tensor.is_floating_point() or not finite(tensor):
+            raise G100Error(f"{source}: {key} is no tensor of finite floating-point numbers")
         if tensor.shape != parameter.shape:
             raise G100Error(f"{source}: {key} has shape {tuple(tensor.shape)}, needed is {tuple(parameter.shape)}")
         parameter.copy_(tensor)
@@ -127,14 +141,15 @@ def embedded(name: str) -> dict[str, torch.Tensor]:
 # %% ../../nbs/1_foundations/04_features.ipynb #322d8677
 def from_file(path: str | Path) -> dict[str, torch.Tensor]:
     "The tensors of a .safetensors file. Any other kind of file is refused: a pickle can run code when it is read."
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.suffix != ".safetensors":
         raise G100Error(f"weights {path}: only .safetensors is read, for a pickle can run code; convert it: python "
                         f'-c "import torch, safetensors.torch as s; s.save_file(torch.load({str(path)!r}, '
-                        f'weights_only=True), {str(path.with_suffix(".safetensors"))!r})"')  # fmt: skip
-    if not path.is_file():
+                        f'weights_only=True), {os.path.splitext(path)[0] + ".safetensors"!r})"')  # fmt: skip
+    if not os.path.isfile(path):
         raise G100Error(f"weights: there is no file {path}")
     try:
+        check_size(path, "weights")
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise G100Error(f"weights {path}: truncated, or no safetensors file ({error})") from error
@@ -177,6 +192,8 @@ SOURCES = ("embedded", "pretrained", "random")
 def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
     "The network with its weights from wherever `weights` says; `seed` draws the random ones. On meta: no weights."
     indices(name, levels)
+    if not isinstance(weights, (str, Path, Mapping)):
+        raise G100Error(f"weights of type {type(weights).__name__}; expected {', '.join(SOURCES)}, a path or tensors")
     if torch.get_default_device().type == "meta":
         return build(name, levels)
     if weights == "pretrained":
@@ -191,9 +208,7 @@ def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
         warnings.warn(f"{name} gets RANDOM weights: fit for tests, not for finding defects", stacklevel=3)
         torch.manual_seed(seed)
         return build(name, levels)
-    if not isinstance(weights, (str, Path)):
-        raise G100Error(f"weights of type {type(weights).__name__}; expected {', '.join(SOURCES)}, a path or tensors")
-    if not Path(weights).suffix and not Path(weights).exists():
+    if not Path(weights).suffix and not os.path.exists(weights):
         raise G100Error(f"{unknown('weights', str(weights), SOURCES)} (or the path of a .safetensors file)")
     return fill(build(name, levels), from_file(weights), str(weights))
 
@@ -204,7 +219,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str = "lite0", levels: Sequence[int] = (2, 3), weights="embedded", seed: int = 0):
         super().__init__()
-        self.name, self.levels = name, (levels,) if isinstance(levels, int) else tuple(levels)
+        self.name, self.levels = name, level_tuple(levels)
         self.weights = "tensors" if isinstance(weights, Mapping) else str(weights)
         with torch.random.fork_rng(devices=[]):
             net = weighted(timm_name(name), self.levels, weights, seed)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEEP', 'FORMATS', 'MAX_PIXELS', 'decoded', 'WORKERS', 'EXTENSIONS', 'CHANNELS', 'EXPECTED', 'eight_bits', 'to_rgb',
            'max_pixels', 'regular', 'header', 'opened', 'reason', 'read_image', 'read_mask', 'image_size',
-           'NumberedMask', 'Crop', 'pixels', 'ImageSet', 'subset', 'describe', 'mask_of', 'digest', 'content_hash',
-           'label_list', 'labels_of', 'natural', 'is_image', 'folder_of', 'image_files', 'subfolders', 'file_set',
-           'colours_last', 'unstacked', 'check_array', 'frame', 'as_array', 'file_at', 'picture', 'pictures_in', 'own',
-           'picture_of', 'path_set', 'folder_set', 'named_set', 'array_set', 'as_image_set', 'checked', 'complaint',
-           'readable']
+           'NumberedMask', 'Crop', 'pixels', 'check_columns', 'ImageSet', 'subset', 'describe', 'mask_of', 'digest',
+           'content_hash', 'label_list', 'labels_of', 'natural', 'is_image', 'folder_of', 'not_listed', 'subfolders',
+           'is_result', 'say_left_out', 'image_files', 'file_set', 'colours_last', 'unstacked', 'check_array', 'frame',
+           'as_array', 'file_at', 'picture', 'pictures_in', 'own', 'picture_of', 'rows_of', 'path_set', 'folder_set',
+           'named_set', 'array_set', 'as_image_set', 'checked', 'complaint', 'readable']
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #67479180
 import glob
@@ -33,7 +33,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .errors import G100Error, unknown
+from .errors import G100Error, remark, unknown
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #8cf4d0b5
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -56,7 +56,7 @@ def to_rgb(im: Image.Image) -> np.ndarray:
     if {"A", "a"} & set(im.getbands()) or "transparency" in im.info:
         front = im.convert("RGBA")
         im = Image.alpha_composite(Image.new("RGBA", front.size, (0, 0, 0, 255)), front)
-    return np.array(im.convert("RGB"))
+    return np.array(im if im.mode == "RGB" else im.convert("RGB"))
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #50ea9ccb
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # as Pillow calls them
@@ -75,13 +75,13 @@ def max_pixels() -> int:
     return int(told)
 
 
-def regular(path: str | Path) -> os.stat_result:
-    "What the system knows of a file. Raises G100Error for what is no file, OSError for what is not there."
+def regular(path: str | Path, what: str = "image") -> os.stat_result:
+    "What the system knows of a file. Raises G100Error for `what` is no file, OSError for what is not there."
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kinds = {"a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK}
-        what = next((name for name, is_one in kinds.items() if is_one(found.st_mode)), "a device")
-        raise G100Error(f"cannot read image {path}: it is {what} and not a file")
+        kind = next((name for name, is_one in kinds.items() if is_one(found.st_mode)), "a device")
+        raise G100Error(f"cannot read {what} {path}: it is {kind} and not a file")
     return found
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #10e318e5
@@ -131,9 +131,9 @@ def read_image(path: str | Path) -> np.ndarray:
     file that is missing, empty, broken, no file, of none of FORMATS, or larger than `max_pixels`."""
     with opened(path) as im:
         if im.format in FORMATS and getattr(im, "is_animated", False):
-            warnings.warn(f"{Path(path).parent}: some of its files hold several pictures (pages or frames); only the first is "
-                          "read", stacklevel=2)  # fmt: skip
-        return to_rgb(ImageOps.exif_transpose(im))
+            remark(f"{Path(path).parent}: some of its files hold several pictures (pages or frames); only the first is read")
+        ImageOps.exif_transpose(im, in_place=True)
+        return to_rgb(im)
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #ad393c25
 def read_mask(path: str | Path) -> np.ndarray:
@@ -151,8 +151,8 @@ def image_size(image: "Path | np.ndarray | Crop") -> tuple[int, int]:
     if not isinstance(image, (str, Path)):
         return image.shape[:2]
     with opened(image) as im:
-        turned = im.getexif().get(0x0112, 1) >= 5
-        return im.size if turned else im.size[::-1]
+        width, height = (im.tag_v2[256], im.tag_v2[257]) if im.format == "TIFF" else im.size  # Pillow may have turned a TIFF
+        return (width, height) if im.getexif().get(0x0112) in range(5, 9) else (height, width)
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #75308e0f
 @dataclass(frozen=True)
@@ -190,12 +190,27 @@ def pixels(image: Path | np.ndarray | Crop) -> np.ndarray:
         return image.read()
     return image if isinstance(image, np.ndarray) else read_image(image)
 
+# %% ../../nbs/1_foundations/02_pictures.ipynb #16ae1dfd
+def check_columns(images: "ImageSet") -> None:
+    "G100Error for columns of differing length, a label that is none, a name that is no text or stands twice."
+    sizes = {column: len(getattr(images, column)) for column in images.__dataclass_fields__}
+    if len(set(sizes.values())) > 1:
+        raise G100Error(f"the columns of an ImageSet differ in length: {sizes}")
+    for name, label in zip(images.names, images.labels, strict=True):
+        if not isinstance(name, str):
+            raise G100Error(f"a name in an ImageSet is {reprlib.repr(name)}; every picture needs a text as its name")
+        if not isinstance(label, (int, float, np.number, np.bool_)) or label not in (0, 1, -1):
+            raise G100Error(f"the label of {name} in an ImageSet is {reprlib.repr(label)}; 0 is good, 1 abnormal, -1 unknown")
+    if len(set(images.names)) < len(images.names):
+        twice = next(name for name, n in Counter(images.names).items() if n > 1)
+        raise G100Error(f"the name {twice!r} stands twice in one ImageSet; every picture needs a name of its own")
+
 # %% ../../nbs/1_foundations/02_pictures.ipynb #c638075a
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Pictures with what is known of them, read when asked for: `images` (paths, or RGB arrays (H, W, 3), uint8 or float32
     in [0, 1]), `names`, `labels` (0 good, 1 abnormal, -1 unknown), `defects` and `masks` (path, bool array or None).
-    Building one opens no file. Raises G100Error for columns of differing length and for a name that stands twice."""
+    Building one opens no file. Raises G100Error for columns of differing length, a label that is none, a name twice."""
 
     images: tuple
     names: tuple
@@ -204,15 +219,12 @@ class ImageSet:
     masks: tuple
 
     def __post_init__(self):
-        for column in ("images", "names", "defects", "masks"):
+        for column in self.__dataclass_fields__:
+            if not isinstance(getattr(self, column), Iterable):
+                raise G100Error(f"{column} of an ImageSet is {reprlib.repr(getattr(self, column))}; give one for each picture")
             object.__setattr__(self, column, tuple(getattr(self, column)))
-        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64).reshape(-1))
-        sizes = {column: len(getattr(self, column)) for column in self.__dataclass_fields__}
-        if len(set(sizes.values())) > 1:
-            raise G100Error(f"the columns of an ImageSet differ in length: {sizes}")
-        if len(set(self.names)) < len(self.names):
-            twice = next(name for name, n in Counter(self.names).items() if n > 1)
-            raise G100Error(f"the name {twice!r} stands twice in one ImageSet; every picture needs a name of its own")
+        check_columns(self)
+        object.__setattr__(self, "labels", np.array(self.labels, dtype=np.int64).reshape(-1))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -269,13 +281,15 @@ def mask_of(images: ImageSet, i: int) -> np.ndarray | None:
     source = "given as an array" if isinstance(mask, np.ndarray) else str(mask)
     if isinstance(mask, NumberedMask):
         mask = mask.read()
-    mask = mask.astype(bool) if isinstance(mask, np.ndarray) else read_mask(mask)
+    mask = mask if isinstance(mask, np.ndarray) else read_mask(mask)
+    if mask.dtype.kind not in "buif" or not np.isfinite(mask).all():
+        raise G100Error(f"the mask of {images.names[i]} ({source}) holds what is no number; give 0 or False where it is good")
     if mask.shape != size:
-        raise G100Error(f"the mask of {images.names[i]} ({source}) is {mask.shape[0]} x {mask.shape[1]} pixels, "
+        raise G100Error(f"the mask of {images.names[i]} ({source}) is {' x '.join(map(str, mask.shape))} pixels, "
                         f"its picture {size[0]} x {size[1]} (rows x columns); they must agree")  # fmt: skip
     if images.labels[i] == 1 and not mask.any():
-        warnings.warn(f"the mask of {images.names[i]} ({source}) marks nothing, though the picture is abnormal", stacklevel=2)
-    return mask
+        remark(f"the mask of {images.names[i]} ({source}) marks nothing, though the picture is abnormal")
+    return mask.astype(bool)
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #77266419
 def digest(item: Path | np.ndarray | Crop | NumberedMask | None) -> str | None:
@@ -308,7 +322,10 @@ def content_hash(images: ImageSet) -> str:
 # %% ../../nbs/1_foundations/02_pictures.ipynb #a35ddd2f
 def label_list(y, n: int) -> list:
     "The values of y (a sequence, an array, a tensor, a Series) as Python's own; G100Error unless they are n in one row."
-    values = y.tolist() if hasattr(y, "tolist") else y
+    try:
+        values = y.tolist() if hasattr(y, "tolist") else y
+    except (RuntimeError, TypeError):  # a tensor without numbers, or not in one piece
+        values = None
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
         raise G100Error(f"y of type {type(y).__name__} is no list of labels; give one label a picture, {n} in all")
     shape = tuple(getattr(y, "shape", (len(values),)))
@@ -352,25 +369,64 @@ def is_image(name: str) -> bool:
 # %% ../../nbs/1_foundations/02_pictures.ipynb #7da66d4e
 def folder_of(path: str | Path) -> Path:
     "The path, which must be a folder."
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not os.path.isdir(path):
         raise G100Error(f"{path} is not a folder" if os.path.exists(path) else f"there is no folder {path}")
+    if is_result(path):
+        raise G100Error(f"{path} is a result of g100, and its pictures are overlays of verdicts; name the folder of photographs")
+    if path.name == "pictures" and is_result(path.parent):
+        remark(f"{path} belongs to a result of g100: its pictures are overlays of verdicts and no photographs")
     return path
 
 
-def image_files(folder: Path, deep: bool = False) -> list[Path]:
-    "The images in a folder, in natural order, hidden files left out; with `deep` also those in the folders below."
-    found = []
-    for here, below, files in os.walk(folder):
-        found += [os.path.join(here, name) for name in files if is_image(name)]
-        below[:] = [name for name in below if deep and not name.startswith(".")]
-    return [Path(path) for path in sorted(found, key=natural)]
+def not_listed(error: OSError) -> None:
+    "G100Error for a folder that cannot be listed, unless it is only not there."
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise G100Error(f"the folder {error.filename} cannot be listed ({error.strerror}); allow it, or name others") from None
 
 
 def subfolders(folder: Path) -> list[Path]:
     "The folders directly inside a folder, in natural order, hidden ones left out."
-    found = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    try:
+        found = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        not_listed(error)
+        raise G100Error(f"{folder} is not a folder") from None
     return sorted(found, key=lambda entry: natural(entry.name))
+
+# %% ../../nbs/1_foundations/02_pictures.ipynb #39fbeed7
+def is_result(folder: str | Path) -> bool:
+    "Whether g100 has written a result into a folder."
+    there = lambda name: os.path.exists(os.path.join(folder, name))  # noqa: E731
+    return there(".g100") or there("pictures") and (there("metrics.json") or there("verdicts.csv"))
+
+
+def say_left_out(folder: Path, others: Counter, unread: dict[str, str]) -> None:
+    "A remark on the files of other endings in a folder, counted, and one on each kind of folder that is not read."
+    if others:
+        counted = ", ".join(f"{ending or 'none'} ({n})" for ending, n in sorted(others.items()))
+        remark(f"{folder}: {others.total()} file{'s' * (others.total() > 1)} ignored; by their endings: {counted}")
+    for why in sorted(set(unread.values())):
+        names = sorted(name for name, its in unread.items() if its == why)
+        remark(f"{folder}: not read, {why}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")
+
+
+def image_files(folder: Path, deep: bool = False) -> list[Path]:
+    """The images in a folder, in natural order; with `deep` also those in the folders below, but no links to folders and no
+    results of g100. What else is left out, and not hidden, is said. Raises G100Error for a folder that cannot be listed."""
+    found, others, unread = [], Counter(), {}
+    for here, below, files in os.walk(folder, onerror=not_listed):
+        shown = [name for name in files if not name.startswith(".")]
+        found += [os.path.join(here, name) for name in shown if is_image(name)]
+        others.update(os.path.splitext(name)[1].lower() for name in shown if not is_image(name))
+        for name in [name for name in below if not name.startswith(".")]:
+            path = os.path.join(here, name)
+            why = "for it is a link" if os.path.islink(path) else "for it is a result of g100" if is_result(path) else \
+                None if deep else "for it is a folder in a folder of pictures"  # fmt: skip
+            unread |= {os.path.relpath(path, folder): why} if why else {}
+        below[:] = [name for name in below if deep and not name.startswith(".") and not is_result(os.path.join(here, name))]
+    say_left_out(folder, others, unread)
+    return [Path(path) for path in sorted(found, key=natural)]
 
 # %% ../../nbs/1_foundations/02_pictures.ipynb #1dcd9251
 def file_set(root: Path, rows: Sequence[tuple]) -> ImageSet:
@@ -539,7 +595,20 @@ def _(X: Dataset):
         return map(picture_of, X)
     if not hasattr(X, "__len__"):
         raise G100Error(f"X, a {type(X).__name__}, has no length; give it a __len__, or pass a list of its pictures")
-    return (picture_of(X[i]) for i in range(len(X)))
+    return map(picture_of, rows_of(X))
+
+
+def rows_of(X: Dataset) -> Iterator:
+    "The rows of a Dataset in order. Its code is foreign: what it raises becomes a G100Error that names the row."
+    i = None
+    try:
+        for i in range(len(X)):  # noqa: B007 - for the message
+            yield X[i]
+    except G100Error:
+        raise
+    except Exception as error:
+        where = "its length" if i is None else f"row {i}"
+        raise G100Error(f"X, a {type(X).__name__}: {where} cannot be had: {type(error).__name__}: {error}") from error
 
 
 @pictures_in.register

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from g100.foundations.errors import G100Error
+from g100.foundations.errors import G100Error, printable
 from tests.attacks.cases import BAD, GOOD, Case, Debris, Lost
 
 ADDRESSES = 4 * 2**30  # bytes of addresses that it may reserve
@@ -75,8 +75,9 @@ def room(base: Path) -> Iterator[Path]:
 def left_behind(place: Path) -> list[str]:
     "What a case should have taken away with it."
     strays = [path for name in ("here", "tmp") for path in (place / name).rglob("*")]
-    return [p.relative_to(place).as_posix() for p in [*strays, *(place / "files").rglob("*")]
-            if p in strays or LEFT.search(p.name)]  # fmt: skip
+    return [
+        p.relative_to(place).as_posix() for p in [*strays, *(place / "files").rglob("*")] if p in strays or LEFT.search(p.name)
+    ]
 
 
 def of_error(error: BaseException, word: str) -> tuple[str, str]:
@@ -166,10 +167,16 @@ def attempt(source: Callable, names: list[str], limits: dict[str, float]) -> Ite
         mine.close()
 
 
-def run(kind: str, source: Callable[[], Iterable[Case]], chosen: Callable[[int, Case], bool] = lambda i, case: True,
-        tell: Callable[[Result], None] = lambda result: None) -> list[Result]:  # fmt: skip
+def run(
+    kind: str,
+    source: Callable[[], Iterable[Case]],
+    chosen: Callable[[int, Case], bool] = lambda i, case: True,
+    tell: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
     "The results of the chosen cases of a class. `source` is at the top of a module, where the child finds it again."
     cases = {case.name: case for i, case in enumerate(source()) if chosen(i, case)}
+    names = [case.name for case in source()]
+    assert len(set(names)) == len(names), f"two cases have one name: {[n for n, k in Counter(names).items() if k > 1]}"
     limits = {name: case.seconds for name, case in cases.items()}
     results: list[Result] = []
     while left := [name for name in cases if name not in {r.case.name for r in results}]:
@@ -189,11 +196,16 @@ def table(results: list[Result]) -> str:
         row = [sum(counts[k, outcome] for k in kinds if kind in (k, "all")) for outcome in outcomes]
         lines.append([kind, len(of), *row, sum(not r.met for r in of), f"{sum(r.seconds for r in of):.0f}"])
     widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(str(x).ljust(w) if i == 0 else str(x).rjust(w)
-                               for i, (x, w) in enumerate(zip(line, widths, strict=True))) for line in lines)  # fmt: skip
+    return "\n".join(
+        "  ".join(str(x).ljust(w) if i == 0 else str(x).rjust(w) for i, (x, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )
 
 
 def failures(results: list[Result]) -> str:
     "A line for each case that did not end as it must."
-    return "\n".join(f"{r.kind}: {r.case.name}: wants {r.case.wants}, was {r.outcome}: {r.said[:300]}"
-                     for r in results if not r.met)  # fmt: skip
+    return "\n".join(
+        f"{r.kind}: {r.case.name}: wants {r.case.wants}, was {r.outcome}: {printable(r.said)[:300]}"
+        for r in results
+        if not r.met
+    )
