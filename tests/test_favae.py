@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from g100.algorithms.favae import FAVAE, VAE, Remembering, check_grids, fingerprint, kl, sampled, shares, squared, strides_of
-from g100.foundations.detector import Lessons, Options, own_randomness, split
+from g100.foundations.detector import Lessons, Options, own_randomness
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
 from g100.foundations.maps import full_size, image_score
@@ -273,17 +273,6 @@ def test_reconstruction_of_held_out_pictures_gets_better(fitted):
     assert (np.diff(held_out) < 0).all()
 
 
-def test_normalised_scores_put_held_out_good_pictures_between_0_and_1(fitted):
-    X = pictures(40, 32)
-    scores = fitted.inspect(split(as_image_set(X), fitted.calibration, fitted.seed)[1]).score
-    scaled = fitted.normalised(scores)
-    assert scaled.min() == pytest.approx(0, abs=1e-5) and scaled.max() == pytest.approx(1, abs=1e-5)
-    bad = fitted.inspect(spotted(5, 32)[0]).score
-    assert (fitted.normalised(bad) > 1).all() and (np.argsort(fitted.normalised(bad)) == np.argsort(bad)).all()
-    low, high = fitted.score_range_
-    assert fitted.normalised((low + high) / 2) == pytest.approx(0.5)
-
-
 def test_explain_shows_the_painting_and_the_parts(fitted):
     figure = fitted.explain(as_image_set(spotted(1, 32)[0]))
     titles = [axis.get_title().split("\n")[0].split(",")[0] for axis in figure.axes]
@@ -329,11 +318,6 @@ class Elsewhere(nn.Module):
 def test_features_on_other_grids_are_named():
     line = line_of(check_grids, Elsewhere(), VAE((32, 32), (3, 3), (4, 8), 2, 5).eval(), (32, 32), "lite0")
     assert "backbone='lite0': its features [(3, 8, 7), (3, 4, 4)] do not lie on the decoder's grids" in line
-
-
-def test_equal_held_out_scores_cannot_be_normalised(fitted):
-    alone = FAVAE(**SETTINGS | {"epochs": 1, "calibration": 0.1}).fit(pictures(5, 32), device="cpu")
-    assert "low < high" in line_of(alone.normalised, 1.0)
 
 
 def test_a_picture_smaller_than_a_crop_is_refused():

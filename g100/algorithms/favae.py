@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..foundations.calibration import min_max
 from ..foundations.detector import Fitted, Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
@@ -244,7 +243,7 @@ def check_grids(teacher: nn.Module, vae: VAE, size: tuple[int, int], backbone: s
 class FAVAE(TrainedDetector):
     """What a code of good pictures cannot say, in pixels and in features (Dehaene and Eline, arXiv 2008.05369).
 
-    After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended; `score_range_`.
+    After `fit`: `teacher_`; `vae_`; `history_`, one row an epoch; `stopped_`, why it ended.
 
     Example
     -------
@@ -289,15 +288,6 @@ class FAVAE(TrainedDetector):
             loss=lambda network, x, random: evidence_loss(network, x, source(x), random, *weights),
             validation_loss=lambda network, x, random: evidence_loss(network, x, source(x), None, *weights),
         )
-
-    @property
-    def score_range_(self) -> tuple[float, float]:
-        "The lowest and the highest score of the held-out good pictures."
-        return float(self.calibration_scores_.min()), float(self.calibration_scores_.max())
-
-    def normalised(self, score):
-        "Scores, an array or a number, with the held-out good pictures between 0 and 1; G100Error if these are all equal."
-        return min_max(score, *self.score_range_)
 
     @torch.inference_mode()
     def explain(self, X) -> "Figure":
