@@ -1,6 +1,7 @@
 """What every detector promises, asked of all six; the tests of one algorithm ask only what is its own."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,20 @@ each_trained = pytest.mark.parametrize("name", for_each(*TRAINED))
 
 def test_all_six_are_asked():
     assert set(TINY) == {name for name, where in ALGORITHMS.items() if where.startswith("g100.")}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_paper_sets_what_its_table_of_sources_lists(name):
+    cls = algorithm(name)
+    table = sys.modules[cls.__module__].RECIPE
+    assert cls.paper.__func__(dict) == {parameter: value for parameter, (value, _) in table.items()}
+    whose = re.compile(r"(paper|official code|unofficial ports?|ours)($|[,:; ])")
+    assert all(whose.match(source) for _, source in table.values())
+    if name in ("riad", "favae"):  # their papers' bodies were not readable, and there is no official code
+        assert not any(source.startswith(("paper", "official")) for _, source in table.values())
+    made = cls.paper()
+    made.check()
+    assert made.calibration == "cross", "all good pictures teach"
 
 
 def test_repeated_scoring_is_bit_identical(fitted):

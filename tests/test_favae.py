@@ -1,4 +1,4 @@
-"""FAVAE: its loss and score against their definitions, the networks against the published ones; its contract; errors."""
+"""FAVAE: its loss and score against their definitions, the networks against those of the port; its contract; errors."""
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ def test_model_built_without_weights_is_the_fitted_one_once_filled(normalise):
 # --- the networks ---
 
 
-def test_paper_builds_the_published_layers():
+def test_paper_builds_the_layers_of_the_port():
     recipe = FAVAE.paper()
     net = VAE((128, 128), (128, 256, 512), strides_of(recipe.backbone, recipe.levels), recipe.width, recipe.z)
     shapes = {name: tuple(w.shape) for name, w in net.named_parameters() if name.endswith("weight") and w.ndim == 4}
@@ -195,7 +195,7 @@ def test_paper_taps_the_blocks_of_vgg_behind_their_relus():
 
 
 def test_paper_takes_one_training_step_and_judges():
-    recipe = FAVAE.paper(weights="random", epochs=1, train_batch=2, validation=0.0)
+    recipe = FAVAE.paper(weights="random", epochs=1, train_batch=2, validation=0.0, calibration=0.3)
     detector = clone(recipe).fit(pictures(3, 128), device="cpu")
     with own_randomness(recipe.seed, torch.device("cpu")):
         fresh = recipe.build((128, 128)).vae
@@ -204,7 +204,7 @@ def test_paper_takes_one_training_step_and_judges():
     assert np.isfinite(detector.history_[0]["loss"]) and np.isfinite(detector.inspect(pictures(1, 128)).score).all()
 
 
-def test_paper_is_the_published_recipe():
+def test_paper_is_the_reference_recipe():
     recipe = FAVAE.paper().get_params()
     assert (recipe["backbone"], recipe["weights"], recipe["levels"]) == ("vgg16", "pretrained", (0, 1, 2))
     assert (recipe["image_size"], recipe["z"], recipe["width"], recipe["sigma"]) == (128, 100, 128, 4.0)

@@ -509,7 +509,7 @@ def test_paper_is_the_published_recipe():
 
 
 def test_paper_takes_one_training_step_and_judges():
-    detector = KDAD.paper(weights="random", epochs=1, train_batch=2).fit(pictures(3, 128), device="cpu")
+    detector = KDAD.paper(weights="random", epochs=1, train_batch=2, calibration=0.3).fit(pictures(3, 128), device="cpu")
     with own_randomness(0, torch.device("cpu")):
         fresh = detector.build((128, 128))
     pairs = zip(fresh.cloner.parameters(), detector.cloner_.parameters(), strict=True)

@@ -850,8 +850,9 @@ class Detector(Declared, _Outlier, _Estimator):
 
     @classmethod
     def paper(cls, **parameters) -> "Detector":
-        "The published recipe, with these parameters instead of its own. Raises G100Error where none is known."
-        raise G100Error(f"{cls.__name__}: no published recipe is known; leave --paper out")
+        """The reference recipe, with these parameters instead of its own: the paper's values as far as they are known, else
+        those of code for it; its chapter says of each whose it is. Raises G100Error where none is known."""
+        raise G100Error(f"{cls.__name__}: no reference recipe is known; leave --paper out")
 
     def learn_across(self, model: nn.Module, lessons: Lessons) -> Iterator[tuple]:
         """Fill the module from all pictures, and say of each what a module says that was filled without it.
