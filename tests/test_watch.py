@@ -193,7 +193,8 @@ def test_noise_has_its_standard_deviation_and_is_the_same_again():
 def test_more_is_worse_and_nothing_is_nothing(photograph, kind):
     strengths = [strength for one, strength in MEASURED if one == kind]
     assert strengths == sorted(strengths) and len(strengths) > 2
-    large = np.tile(photograph, (5, 4, 1))
+    grain = np.random.default_rng(0).integers(-20, 21, (300, 320, 3))
+    large = (np.tile(photograph, (5, 4, 1)) + grain).clip(0, 255).astype(np.uint8)
     lost = [np.abs(perturbed(large, kind, s).astype(float) - large).mean() for s in strengths]
     assert lost[0] > 0 and (np.diff(lost) > 0).all() and perturbed(large, kind, 0) is large
 

@@ -59,7 +59,7 @@ def worse(images: ImageSet, kind: str, strength: float) -> ImageSet:
 def judged(detector: Detector, held: ImageSet, images: ImageSet) -> dict:
     "The numbers of one setting, at the threshold of the fit."
     verdicts, good = detector.inspect(images), images.labels == 0
-    monitor = Monitor(detector, FALSE_ALARM, held)
+    monitor = Monitor(detector, FALSE_ALARM, None if detector.calibration_.method == "split" else held)
     monitor.watch(verdicts[good])
     row = {"abnormal_recall": verdicts.is_anomalous[~good].mean(), "false_positive_rate": verdicts.is_anomalous[good].mean()}
     row |= {"image_auroc": auroc(images.labels, verdicts.score)}
