@@ -22,6 +22,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .favae import Remembering
 from ..foundations.detector import Judge, Lessons, Scoring, generator
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
@@ -258,12 +259,13 @@ def check_batch(detector: "KDAD", model: Disagreement, lessons: Lessons) -> None
                         f"step, not {at_once}; image_size={2 * stride} would do")  # fmt: skip
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #70ce7b8d
-def cloning(model: Disagreement) -> Objective:
-    "The cloner, and the mean of Eq. 3."
+def cloning(model: Disagreement, source: Callable | None = None) -> Objective:
+    "The cloner, and the mean of Eq. 3; `source` answers as the model's own does."
+    source = source or model.source
 
     def loss(cloner: nn.Module, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         with torch.no_grad():
-            a = model.source(x)
+            a = source(x)
         return picture_loss(a, cloner(x.contiguous(memory_format=torch.channels_last)), model.value_weight).mean()
 
     return Objective(model.cloner, loss)
@@ -375,7 +377,9 @@ class KDAD(TrainedDetector):
         check_batch(self, model, lessons)
         if self.standardise:
             model.teacher.learn(lessons.batches("standardising"))
-        return cloning(model)
+        if lessons.device.type != "cpu":
+            return cloning(model)
+        return cloning(model, Remembering(model.source, lessons.batches("remembering"), self.cache_gigabytes))
 
     def explain(self, X) -> "Figure":
         "The picture and the discrepancy at each tap; the final map and the map by each kind of gradient."
