@@ -1,6 +1,7 @@
 """What every detector promises, asked of all six; the tests of one algorithm ask only what is its own."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from g100.foundations.checkpoint import read_checkpoint
-from g100.foundations.detector import ALGORITHMS, algorithm, load, name_of
+from g100.foundations.detector import ALGORITHMS, algorithm, load, name_of, split
 from g100.foundations.errors import G100Error
+from g100.foundations.maps import image_score
+from g100.foundations.pictures import as_image_set
 from tests.toys import judged_twice, line_of, pictures, spotted
 
 TINY = {
@@ -57,6 +60,20 @@ def test_all_six_are_asked():
     assert set(TINY) == {name for name, where in ALGORITHMS.items() if where.startswith("g100.")}
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_paper_sets_what_its_table_of_sources_lists(name):
+    cls = algorithm(name)
+    table = sys.modules[cls.__module__].RECIPE
+    assert cls.paper.__func__(dict) == {parameter: value for parameter, (value, _) in table.items()}
+    whose = re.compile(r"(paper|official code|unofficial ports?|ours)($|[,:; ])")
+    assert all(whose.match(source) for _, source in table.values())
+    if name in ("riad", "favae"):  # their papers' bodies were not readable, and there is no official code
+        assert not any(source.startswith(("paper", "official")) for _, source in table.values())
+    made = cls.paper()
+    made.check()
+    assert made.calibration == "cross", "all good pictures teach"
+
+
 def test_repeated_scoring_is_bit_identical(fitted):
     x = spotted(12, 64)[0]
     judged_twice(fitted, x)
@@ -70,6 +87,28 @@ def test_a_score_does_not_depend_on_the_other_pictures(fitted):
 def test_defects_score_higher_than_good_pictures(fitted):
     good, bad = fitted.inspect(pictures(20, 64, seed=7)).score, fitted.inspect(spotted(20, 64)[0]).score
     assert bad.min() > good.max()
+
+
+def test_normalised_verdicts_are_the_same_on_the_scale_of_held_out_good_maps(fitted, tmp_path):
+    "The score of the normalised map is the normalised score; the extremes are those of the pictures that calibrated."
+    x = np.concatenate([pictures(20, 64, seed=7), spotted(20, 64)[0]])
+    plain, scaled = fitted.inspect(x), fitted.inspect(x).normalised()
+    low, high = fitted.calibration_.map_range
+    if fitted.calibration_.method == "split":
+        held = fitted.inspect(split(as_image_set(pictures(40, 64)), fitted.calibration, fitted.seed)[1])
+        assert (low, high) == pytest.approx((held.map.min(), held.map.max()), rel=1e-5)
+        again = held.normalised().map
+        assert again.min() == pytest.approx(0, abs=1e-4) and again.max() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(scaled.map, (plain.map.astype(float) - low) / (high - low), rtol=1e-4, atol=1e-5)
+    of_the_map = image_score(torch.from_numpy(scaled.map), fitted.image_score)
+    np.testing.assert_allclose(scaled.score, of_the_map, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(scaled.is_anomalous, plain.is_anomalous)
+    np.testing.assert_array_equal(scaled.score > np.float32(scaled.calibration.threshold), plain.is_anomalous)
+    np.testing.assert_array_equal(scaled.mask, plain.mask)
+    np.testing.assert_array_equal(np.argsort(scaled.score), np.argsort(plain.score))
+    assert plain.is_anomalous.any() and not plain.is_anomalous.all()
+    loaded = load(fitted.save(tmp_path / "model"), device="cpu")
+    np.testing.assert_array_equal(loaded.inspect(x).normalised().map, scaled.map)
 
 
 def test_saved_detector_judges_to_the_bit(fitted, tmp_path):

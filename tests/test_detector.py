@@ -251,7 +251,7 @@ def broken(tmp_path, fitted, how):
         other = MeanPicture(**SETTINGS, seed=1).fit(pictures(30)).save(tmp_path / "other")
         tensors.write_bytes((other / "model.safetensors").read_bytes())
     else:  # what only a foreign writer can have made, with every hash right
-        read, state = json.loads(text), fitted.fitted_.tensors()
+        read, state = json.loads(text), {name: t.clone() for name, t in fitted.fitted_.tensors().items()}
         wrong = {"other algorithm": {"algorithm": "mean-pictur"}, "other parameters": {"parameters": {"colour": 1}}}
         read.update(wrong.get(how, {}))
         if how == "a weight that is nan":
@@ -629,6 +629,34 @@ def test_the_threshold_is_moved_from_the_scores_that_are_kept():
 def test_a_p_value_needs_a_calibration():
     alone = Inspection(("a",), np.zeros(1), np.zeros((1, 2, 2)), np.zeros((1, 2, 2), bool), np.zeros(1, bool))
     assert "calibration" in line_of(lambda: alone.p_value) and alone.table()[0]["p_value"] is None
+
+
+def test_what_has_no_scale_cannot_be_normalised(fitted):
+    verdicts = fitted.inspect(pictures(3))
+    for record, word in (
+        (dataclasses.replace(verdicts.calibration, lowest=None), "the lowest value of the maps was not kept"),
+        (dataclasses.replace(verdicts.calibration, lowest=float(verdicts.calibration.peaks.max())), "low < high"),
+        (None, "does not know its calibration"),
+    ):
+        assert word in line_of(dataclasses.replace(verdicts, calibration=record).normalised)
+
+
+def test_a_models_own_score_is_normalised_by_the_held_out_scores(fitted):
+    verdicts = fitted.inspect(np.concatenate([pictures(20, seed=3), spotted(5)[0]]))
+    own = dataclasses.replace(verdicts, scoring=dataclasses.replace(verdicts.scoring, image_score="its own"))
+    scaled, held = own.normalised(), fitted.calibration_scores_
+    np.testing.assert_allclose(scaled.score, (own.score - held.min()) / (held.max() - held.min()), rtol=1e-5)
+    assert (scaled.calibration.scores.min(), scaled.calibration.scores.max()) == pytest.approx((0, 1))
+    np.testing.assert_array_equal(scaled.map, verdicts.normalised().map)
+    np.testing.assert_array_equal(scaled.score > np.float32(scaled.calibration.threshold), verdicts.is_anomalous)
+
+
+def test_a_model_saved_before_the_lowest_value_was_kept_is_loaded(fitted, tmp_path):
+    card = {"algorithm": "mean-picture"} | fitted.fitted_.card()
+    assert card["fitted"].pop("lowest") == fitted.calibration_.lowest
+    folder = write_model(tmp_path / "model", card, fitted.fitted_.tensors())
+    with pytest.raises(G100Error, match="lowest"):
+        load(folder).inspect(pictures(2)).normalised()
 
 
 def test_few_are_said_beside_the_verdicts():

@@ -549,7 +549,8 @@ def test_paper_is_the_published_recipe():
 
 
 def test_paper_has_the_published_layers_and_takes_a_training_step():
-    detector = FCDD.paper(weights="random", epochs=1, passes=1, train_batch=2).fit(pictures(3, 224), device="cpu")
+    recipe = FCDD.paper(weights="random", epochs=1, passes=1, train_batch=2, calibration=0.3)
+    detector = recipe.fit(pictures(3, 224), device="cpu")
     net = detector.model_
     convolutions = [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert convolutions == [

@@ -493,6 +493,23 @@ def test_explanation_is_a_figure_of_one_picture(fitted, tmp_path):
     assert "explain wants one picture, not 2" in line_of(fitted.explain, as_image_set(pictures(2, 32)))
 
 
+@pytest.mark.parametrize("flip", ["", "h"])
+def test_a_source_that_remembers_changes_nothing(flip, monkeypatch):
+    "And it is asked once: with enough room, never again after the first epoch."
+    asked, answer = [], Disagreement.source
+    monkeypatch.setattr(Disagreement, "source", lambda model, x: asked.append(len(x)) or answer(model, x))
+    settings = SETTINGS | {"epochs": 6, "calibration": 0.5, "flip": flip}
+    fits = []
+    for room in (1.0, 0.0):
+        asked.clear()
+        fits.append((KDAD(**settings, cache_gigabytes=room).fit(pictures(20, 32), device="cpu"), len(asked)))
+    (a, few), (b, many) = fits
+    for row, other in zip(a.history_, b.history_, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert row["validation"] == pytest.approx(other["validation"], rel=1e-3)
+    assert few < many / 2 if not flip else few <= many + 3
+
+
 # --- the paper ---
 
 
@@ -509,7 +526,7 @@ def test_paper_is_the_published_recipe():
 
 
 def test_paper_takes_one_training_step_and_judges():
-    detector = KDAD.paper(weights="random", epochs=1, train_batch=2).fit(pictures(3, 128), device="cpu")
+    detector = KDAD.paper(weights="random", epochs=1, train_batch=2, calibration=0.3).fit(pictures(3, 128), device="cpu")
     with own_randomness(0, torch.device("cpu")):
         fresh = detector.build((128, 128))
     pairs = zip(fresh.cloner.parameters(), detector.cloner_.parameters(), strict=True)

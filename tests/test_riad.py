@@ -69,7 +69,7 @@ def test_unet_keeps_the_size_and_the_range(width, depth, shuffle, size):
     assert y.shape == (2, 3, *size) and y.abs().max() <= 1
 
 
-def test_paper_builds_the_published_layers():
+def test_paper_builds_the_layers_of_the_port():
     recipe = RIAD.paper()
     net = UNet(recipe.width, recipe.depth, recipe.shuffle)
     convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
@@ -173,11 +173,12 @@ def test_a_batch_is_trained_on_one_side_and_validated_on_all():
 # --- the contract ---
 
 
-def test_paper_is_the_published_recipe():
+def test_paper_is_the_reference_recipe():
     recipe = RIAD.paper().get_params()
     assert (recipe["image_size"], recipe["width"], recipe["depth"], recipe["shuffle"]) == (256, 64, 4, 1)
     assert (recipe["ks"], recipe["n"], recipe["epochs"], recipe["train_batch"]) == ((2, 4, 8, 16), 3, 300, 4)
     assert (recipe["learning_rate"], recipe["schedule"], recipe["optimizer"]) == (1e-4, "step", "adam")
+    assert (recipe["weight_decay"], recipe["validation"], recipe["patience"]) == (1e-5, 0.2, 20)
     assert RIAD.paper(epochs=2).epochs == 2
 
 

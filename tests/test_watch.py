@@ -1,15 +1,18 @@
 """The audit against folds by hand, the alarm against Monte Carlo and Ville's bound."""
 
+import io
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from PIL import Image
+from scipy import ndimage, stats
 
-from g100.experiments.watch import Monitor, audit, bets, online_p_values
+from g100.experiments.watch import PERTURBATIONS, Monitor, audit, bets, online_p_values, perturbed
 from g100.foundations.detector import Inspection
+from tests.benchmarks.robustness import SETTINGS as MEASURED
 from tests.toys import MeanPicture, line_of, pictures, spotted
 
 SETTINGS = {"image_size": 32, "sigma": 1.0}
@@ -132,3 +135,69 @@ def test_which_scores_are_the_reference(fitted):
 @pytest.mark.parametrize("rate", [0, 1, float("nan"), -0.5])
 def test_a_rate_that_is_none_is_one_line(rate, fitted):
     assert "false_alarm" in line_of(lambda: Monitor(fitted, false_alarm=rate))
+
+
+# --- what a camera can do wrong ---
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    "Something smooth with an edge, (60, 80, 3), in colours that differ."
+    rows, columns = np.mgrid[:60, :80]
+    grey = 90 + 60 * np.sin(rows / 9) * np.cos(columns / 7) + 40 * (columns > 50)
+    return np.stack([grey, 0.8 * grey, 255 - grey], axis=2).astype(np.uint8)
+
+
+def by_definition(kind: str, x: np.ndarray, s: float) -> np.ndarray:
+    "The same by other libraries, or by the formula."
+    if kind == "gamma":
+        return np.vectorize(lambda v: 255 * (v / 255) ** (1 + s))(x)
+    if kind == "gain":
+        return x - s * x
+    if kind == "blur":
+        return ndimage.gaussian_filter(x.astype(float), (0.6 * s, 0.6 * s, 0), mode="mirror")
+    if kind == "JPEG":
+        Image.fromarray(x).save(stored := io.BytesIO(), "JPEG", quality=round(100 - s))
+        return np.asarray(Image.open(stored))
+    if kind == "shift":
+        return np.pad(x, ((round(0.6 * s), 0), (round(0.6 * s), 0), (0, 0)), mode="edge")[:60, :80]
+    return ndimage.rotate(x.astype(float), s, reshape=False, order=1, mode="nearest")
+
+
+@pytest.mark.parametrize("kind, strength, most", [
+    ("gamma", 0.5, 0.51), ("gain", 0.3, 0.51), ("blur", 2.0, 2.0), ("JPEG", 40, 6.0), ("shift", 5, 0), ("rotation", 7, 2.0),
+])  # fmt: skip
+def test_pictures_go_wrong_as_defined(photograph, kind, strength, most):
+    before = photograph.copy()
+    found, wanted = perturbed(photograph, kind, strength), by_definition(kind, photograph, strength)
+    inner = slice(8, -8), slice(8, -8)  # borders are continued in different ways
+    difference = np.abs(found.astype(float) - wanted)[inner]
+    assert np.quantile(difference, 0.99) <= most and found.dtype == np.uint8 and found.flags["C_CONTIGUOUS"]
+    assert np.abs(wanted - photograph.astype(float))[inner].max() > 3 * max(most, 0.5), "it must differ from doing nothing"
+    np.testing.assert_array_equal(photograph, before)
+
+
+def test_a_quarter_turn_is_numpys():
+    x = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(perturbed(x, "rotation", 90), np.rot90(x))
+
+
+def test_noise_has_its_standard_deviation_and_is_the_same_again():
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    noise = perturbed(grey, "noise", 6).astype(float) - 128
+    assert abs(noise.std() - np.hypot(6, 12**-0.5)) < 0.1 and abs(noise.mean()) < 0.1
+    np.testing.assert_array_equal(perturbed(grey, "noise", 6), perturbed(grey, "noise", 6))
+
+
+@pytest.mark.parametrize("kind", PERTURBATIONS)
+def test_more_is_worse_and_nothing_is_nothing(photograph, kind):
+    strengths = [strength for one, strength in MEASURED if one == kind]
+    assert strengths == sorted(strengths) and len(strengths) > 2
+    grain = np.random.default_rng(0).integers(-20, 21, (300, 320, 3))
+    large = (np.tile(photograph, (5, 4, 1)) + grain).clip(0, 255).astype(np.uint8)
+    lost = [np.abs(perturbed(large, kind, s).astype(float) - large).mean() for s in strengths]
+    assert lost[0] > 0 and (np.diff(lost) > 0).all() and perturbed(large, kind, 0) is large
+
+
+def test_another_perturbation_is_one_line():
+    assert "did you mean 'blur'" in line_of(perturbed, np.zeros((8, 8, 3), np.uint8), "blurr", 1)

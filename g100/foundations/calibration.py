@@ -99,6 +99,7 @@ class Calibration:
     target_fpr: float  # the share of good pictures that may be called abnormal, in (0, 1)
     confidence: float | None = None  # with which this calibration keeps to it, in (0, 1); None: the average one does
     method: str = "split"  # the same model judges new pictures; "cross": the models were others, of fewer pictures
+    lowest: float | None = None  # the lowest value of all maps; None: not kept
 
     def __post_init__(self):
         if not math.isfinite(self.typical):
@@ -134,6 +135,13 @@ class Calibration:
     def color_range(self) -> tuple[float, float]:
         "The one range in which all maps are drawn: a good picture's median, and twice as far as the threshold."
         return self.typical, self.typical + 2 * max(self.pixel_threshold - self.typical, 1e-12)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        "low and high of Eq. 7 for maps: the lowest and the highest value of all of them. G100Error where it was not kept."
+        if self.lowest is None:
+            raise G100Error("the lowest value of the maps was not kept (an older version?); recalibrate, or fit again")
+        return self.lowest, float(self.peaks.max())
 
     def p_values(self, scores) -> np.ndarray:
         "Eq. 10 for scores (N,): the probability of a good picture to score as high or higher, in [1 / (n + 1), 1]."

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'stacked', 'joined', 'painted', 'gallery',
-           'plotted', 'chosen', 'Inspection', 'split', 'good_only', 'generator', 'own_randomness', 'pick_device',
-           'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid', 'judged_in_crops', 'finite',
-           'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds', 'raw_of', 'out_of_fold',
-           'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared', 'check_names', 'check_framing', 'check_common',
-           'changes', 'warn_of_changes', 'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm',
-           'name_of', 'built', 'enough_memory', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector', 'thawed',
-           'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
+           'plotted', 'chosen', 'rescaled', 'known_calibration', 'Inspection', 'split', 'good_only', 'generator',
+           'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid',
+           'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds',
+           'raw_of', 'out_of_fold', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared', 'check_names',
+           'check_framing', 'check_common', 'changes', 'warn_of_changes', 'register', 'place_of', 'brought',
+           'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'enough_memory', 'fitted_on', 'recalibrated',
+           'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import base64
@@ -41,7 +41,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm import tqdm
 
-from .calibration import Calibration
+from .calibration import Calibration, min_max
 from .errors import G100Error, printable, remark, unknown
 from g100.foundations.maps import (
     IMAGE_SCORES,
@@ -136,6 +136,24 @@ def chosen(verdicts: "Inspection", which) -> "Inspection":
     images = None if verdicts.images is None else verdicts.images[rows]
     return replace(verdicts, names=tuple(verdicts.names[i] for i in rows), images=images, **arrays)
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #496099be
+def rescaled(verdicts: "Inspection") -> "Inspection":
+    "The verdicts with maps, scores and calibration by Eq. 7 of the calibration's chapter."
+    record = known_calibration(verdicts)
+    of_maps = of_scores = record.map_range
+    if verdicts.scoring.image_score not in IMAGE_SCORES:
+        of_scores = float(record.scores.min()), float(record.scores.max())
+    scores, peaks = min_max(record.scores, *of_scores), min_max(record.peaks, *of_maps)
+    moved = replace(record, scores=scores, peaks=peaks, typical=min_max(record.typical, *of_maps), lowest=0.0)
+    return replace(verdicts, score=min_max(verdicts.score, *of_scores), map=min_max(verdicts.map, *of_maps), calibration=moved)
+
+
+def known_calibration(verdicts: "Inspection") -> Calibration:
+    "The calibration that judged; G100Error where the inspection does not know it."
+    if verdicts.calibration is None:
+        raise G100Error("this Inspection does not know its calibration; take one that a detector's inspect gave")
+    return verdicts.calibration
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #63999dee
 @dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
@@ -164,9 +182,15 @@ class Inspection:
     @property
     def p_value(self) -> np.ndarray:
         "(N,), how probable so high a score is for a good picture; `is_anomalous` is p_value <= the rate that is promised."
-        if self.calibration is None:
-            raise G100Error("this Inspection does not know its calibration; take one that a detector's inspect gave")
-        return self.calibration.p_values(self.score)
+        return known_calibration(self).p_values(self.score)
+
+    def normalised(self) -> "Inspection":
+        """The same verdicts on a scale that algorithms share: the maps of the good pictures that calibrated reach from 0 to 1.
+
+        Maps, scores and thresholds move together, by (x - low) / (high - low), not clipped; verdicts and masks stay. Raises
+        G100Error where these maps are all of one value, or were not kept.
+        """
+        return rescaled(self)
 
     def __getitem__(self, which) -> "Inspection":
         return chosen(self, which)
@@ -391,16 +415,16 @@ def judged(judge: Judge, images: ImageSet, device: torch.device, batch_size: int
         start += len(scores)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #4c18fcd6
-def kept_of(maps: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "What a calibration keeps of maps (B, H, W) and scores (B,): the scores, the highest values, the medians, (B,) each."
-    return scores, maps.max(axis=(1, 2)), np.median(maps, axis=(1, 2))
+def kept_of(maps: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+    "What a calibration keeps of maps (B, H, W) and scores (B,): scores, highest values, medians, lowest values, (B,) each."
+    return scores, maps.max(axis=(1, 2)), np.median(maps, axis=(1, 2)), maps.min(axis=(1, 2))
 
 
 def recorded(detector: "Detector", rows: Iterable[tuple], method: str = "split") -> Calibration:
     "The record of what is kept of good pictures, each judged by a model that had not seen it."
-    scores, peaks, medians = (np.concatenate(column) for column in zip(*rows, strict=True))
-    typical = float(np.median(medians))
-    calibration = Calibration(scores, peaks, typical, detector.target_fpr, detector.confidence, method)
+    scores, peaks, medians, lows = (np.concatenate(column) for column in zip(*rows, strict=True))
+    typical, rates = float(np.median(medians)), (detector.target_fpr, detector.confidence)
+    calibration = Calibration(scores, peaks, typical, *rates, method, float(lows.min()))
     calibration.warn_if_few()
     return calibration
 
@@ -457,7 +481,7 @@ class Fitted:
     def card(self) -> dict:
         "All that a saved model keeps as text; the thresholds are there for people, `load` computes them anew."
         found = {"threshold": self.calibration.threshold, "pixel_threshold": self.calibration.pixel_threshold}
-        told = {"typical": self.calibration.typical, "method": self.calibration.method}
+        told = {name: getattr(self.calibration, name) for name in ("typical", "method", "lowest")}
         told |= {"counts": self.counts, "notes": self.notes}
         return {"parameters": self.parameters, "fitted": found | told}
 
@@ -862,8 +886,9 @@ class Detector(Declared, _Outlier, _Estimator):
 
     @classmethod
     def paper(cls, **parameters) -> "Detector":
-        "The published recipe, with these parameters instead of its own. Raises G100Error where none is known."
-        raise G100Error(f"{cls.__name__}: no published recipe is known; leave --paper out")
+        """The reference recipe, with these parameters instead of its own: the paper's values as far as they are known, else
+        those of code for it; its chapter says of each whose it is. Raises G100Error where none is known."""
+        raise G100Error(f"{cls.__name__}: no reference recipe is known; leave --paper out")
 
     def learn_across(self, model: nn.Module, lessons: Lessons) -> Iterator[tuple]:
         """Fill the module from all pictures, and say of each what a module says that was filled without it.
@@ -1011,11 +1036,12 @@ def restored(detector: "Detector", fitted: dict, tensors: dict[str, torch.Tensor
     scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
     if scores.ndim != 1 or scores.shape != peaks.shape or {scores.dtype.kind, peaks.dtype.kind} != {"f"}:
         raise G100Error(f"the scores of the calibration have the shapes {scores.shape} and {peaks.shape}")
-    counts, notes, method = fitted["counts"], fitted["notes"], fitted.get("method", "split")
-    if not (isinstance(counts, dict) and isinstance(notes, dict) and method in ("split", "cross")):
+    counts, notes, method, lowest = fitted["counts"], fitted["notes"], fitted.get("method", "split"), fitted.get("lowest")
+    if not (isinstance(counts, dict) and isinstance(notes, dict) and method in ("split", "cross")
+            and isinstance(lowest, float | None)):  # fmt: skip
         raise G100Error("what was written down at the fit is not as it was")
-    calibration = Calibration(scores, peaks, fitted["typical"], detector.target_fpr, detector.confidence, method)
-    return Fitted(judge, calibration, device, counts, detector.get_params(), notes)
+    told = fitted["typical"], detector.target_fpr, detector.confidence, method, lowest
+    return Fitted(judge, Calibration(scores, peaks, *told), device, counts, detector.get_params(), notes)
 
 
 @torch.inference_mode()

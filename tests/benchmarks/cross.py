@@ -50,7 +50,7 @@ def cost(cls: type[Detector], limit: float) -> bool:
 def read(judge: Judge, raw: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     "Scores and highest values (n,) of raw maps (n, h, w)."
     rows = [kept_of(*(part.numpy() for part in judge.read(one[None], None))) for one in raw]
-    scores, peaks, _ = (np.concatenate(column) for column in zip(*rows, strict=True))
+    scores, peaks, *_ = (np.concatenate(column) for column in zip(*rows, strict=True))
     return scores, peaks
 
 
