@@ -100,7 +100,7 @@ def test_lite2_is_the_file_of_its_package_tensor_by_tensor():
 
     (file,) = (Path(package.__file__).parent / "models").glob("*.pth")
     there, given = torch.load(file, weights_only=True), gb.embedded("tf_efficientnet_lite2")
-    assert len(there) == len(given) == 322
+    assert sum(not key.endswith("num_batches_tracked") for key in given) == 322
     assert all(torch.equal(a, b) for a, b in zip(there.values(), given.values(), strict=True))
     twin = Backbone("lite2", (1, 2, 3), Backbone("lite2", (1, 2, 3, 4)).state_dict())
     assert twin.channels == [24, 48, 120]

@@ -99,9 +99,10 @@ def by_anomalib(folder: Path, weights: str, seconds: dict) -> tuple[np.ndarray, 
     from anomalib.engine import Engine
     from anomalib.metrics import AUPRO, AUROC
 
-    model, engine = peer_model(weights), Engine(default_root_dir=folder / "results", accelerator="cpu", logger=False)
+    options = {"accelerator": "cpu", "logger": False, "limit_val_batches": 0}
+    model, engine = peer_model(weights), Engine(default_root_dir=folder / "results", **options)
     data = Folder("pictures", "train/good", folder, "test/bad", "test/good", "ground_truth/bad", num_workers=2,
-                  val_split_mode="none", test_split_mode="from_dir")  # fmt: skip
+                  val_split_mode="same_as_test", test_split_mode="from_dir")  # fmt: skip
     model.fit = timed(seconds, "coreset", model.fit)
     timed(seconds, "fit", engine.fit)(model=model, datamodule=data)
     found = timed(seconds, "judge", engine.predict)(model=model, datamodule=data)
@@ -129,19 +130,15 @@ def side(name: str, folder: Path, weights: str) -> None:
 
 def measured(folder: Path, name: str) -> dict[str, float]:
     "Image AUROC, pixel AUROC and AUPRO of one side, by g100's metrics, pixels at 256."
-    from g100.experiments.experiment import metric_shape
     from g100.foundations.layouts import load_data
-    from g100.foundations.metrics import auroc, pixel_scores, regions_at
+    from g100.foundations.metrics import auroc, pixel_scores
     from g100.foundations.views import View
+    from tests.benchmarks.common import at_metric_size
 
     test = load_data(f"mvtec:{folder}").test
     test = test[np.argsort(test.labels, kind="stable")]
-    scores, maps, regions, laid = np.load(folder / f"{name}-scores.npy"), np.load(folder / f"{name}-maps.npy"), [], []
-    for i in range(len(test)):
-        mask = test.mask(i)
-        regions.append(regions_at(mask, metric_shape(mask.shape, 256))[0])
-        laid.append(View(SIZE).back(maps[i], mask.shape, regions[-1].shape))
-    pixels = pixel_scores(regions, laid, 0.0, test.labels == 0)
+    scores, maps = np.load(folder / f"{name}-scores.npy"), np.load(folder / f"{name}-maps.npy")
+    pixels = pixel_scores(*at_metric_size(test, maps, View(SIZE)), 0.0, test.labels == 0)
     return {"image_auroc": auroc(test.labels, scores)} | {key: pixels[key] for key in ("pixel_auroc", "aupro")}
 
 
