@@ -46,15 +46,13 @@ MEMORIES, GAUSSIANS = ((2, 3), (2,), (2, 3, 4)), ((2, 3), (1, 2, 3), (2, 3, 4)) 
 ELSEWHERE = ((2, 3), (1, 2, 3))  # of these, the levels that are looked at where it is not Lite0 at 224 pixels
 COSTS = [line.split() for line in """
 PatchCore lite0 224 2+3 0.01
-PatchCore lite0 256 2+3 0.01
-PatchCore lite0 320 2+3 0.01
 PatchCore lite0 320 2+3 0.005
-PatchCore lite0 320 2+3 0.0025
-PatchCore lite2 320 2+3 0.0025
 SemiOrthogonal lite0 224 1+2+3 100
+SemiOrthogonal lite0 320 1+2+3 50
+PatchCore lite2 320 2+3 0.005
+SemiOrthogonal lite2 320 1+2+3 50
+PatchCore lite0 320 2+3 0.01
 SemiOrthogonal lite0 320 1+2+3 100
-SemiOrthogonal lite0 320 2+3 100
-SemiOrthogonal lite2 320 2+3 100
 """.strip().splitlines()]  # fmt: skip
 Found = Iterator[tuple[float, torch.Tensor]]  # the share of the patches or k, and raw maps (N, h, w)
 
