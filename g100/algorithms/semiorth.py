@@ -397,7 +397,7 @@ class SemiOrthogonal(Detector):
 
     Example
     -------
-    >>> detector = SemiOrthogonal(k=100).fit("good/")
+    >>> detector = SemiOrthogonal(k=150).fit("good/")
     """
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")
@@ -405,8 +405,8 @@ class SemiOrthogonal(Detector):
     image_size: Size = param(320)
     backbone: str = param("lite0", "network that sees, 'lite0', 'lite2' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
-    levels: Levels = param((1, 2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
-    k: Count = param(50, "dimension of the embedding, at most the number of features")
+    levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    k: Count = param(100, "dimension of the embedding, at most the number of features")
     epsilon: Positive = param(0.01, "added to each variance, in squared units of the features")
     upsampling: Literal["bilinear", "nearest"] = param("bilinear", "how coarser levels come to the finest one's grid")
     storage: Literal["full", "packed", "half"] = param(

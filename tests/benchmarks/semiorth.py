@@ -28,7 +28,7 @@ from g100.foundations.layouts import load_data
 from g100.foundations.pictures import ImageSet
 from g100.foundations.views import View, batches
 
-FITTED = {"image_size": 224, "k": 100, "calibration": 0.2}
+FITTED = {"image_size": 224, "levels": (1, 2, 3), "k": 100, "calibration": 0.2}
 
 
 def pictures(n: int) -> ImageSet:

@@ -48,9 +48,9 @@ COSTS = [line.split() for line in """
 PatchCore lite0 224 2+3 0.01
 PatchCore lite0 320 2+3 0.005
 SemiOrthogonal lite0 224 1+2+3 100
-SemiOrthogonal lite0 320 1+2+3 50
+SemiOrthogonal lite0 320 2+3 100
 PatchCore lite2 320 2+3 0.005
-SemiOrthogonal lite2 320 1+2+3 50
+SemiOrthogonal lite2 320 2+3 100
 PatchCore lite0 320 2+3 0.01
 SemiOrthogonal lite0 320 1+2+3 100
 """.strip().splitlines()]  # fmt: skip
