@@ -15,16 +15,18 @@ import numpy as np
 
 import g100
 
-TRAINED = {"epochs": 3, "train_batch": 8}
+TRAINED, MEMORY, THREE = {"epochs": 3, "train_batch": 8}, {"coreset_ratio": 0.01}, {"levels": (1, 2, 3)}
 CASES = {
-    "patchcore": ("PatchCore", {"image_size": 96}),
-    "patchcore-max": ("PatchCore", {"image_size": (96, 64), "image_score": "max", "resize": None, "patch_size": 5}),
-    "patchcore-reweighted": ("PatchCore", {"image_size": 64, "resize": 80, "image_score": "reweighted", "feature_dim": 60}),
-    "patchcore-tiled": ("PatchCore", {"image_size": 64, "tile": 150, "overlap": 30}),
-    "semi-ort": ("SemiOrthogonal", {"image_size": 64, "k": 40}),
-    "semi-ort-packed": ("SemiOrthogonal", {"image_size": 64, "k": 30, "storage": "packed"}),
-    "semi-ort-half": ("SemiOrthogonal", {"image_size": 64, "k": 30, "storage": "half", "upsampling": "nearest"}),
-    "semi-ort-tiled": ("SemiOrthogonal", {"image_size": 64, "k": 20, "tile": 200}),
+    "patchcore": ("PatchCore", {"image_size": 96, **MEMORY}),
+    "patchcore-max": ("PatchCore", {"image_size": (96, 64), "image_score": "max", "resize": None, "patch_size": 5, **MEMORY}),
+    "patchcore-reweighted": ("PatchCore", {"image_size": 64, "resize": 80, "image_score": "reweighted", "feature_dim": 60,
+                                           **MEMORY}),
+    "patchcore-tiled": ("PatchCore", {"image_size": 64, "tile": 150, "overlap": 30, **MEMORY}),
+    "semi-ort": ("SemiOrthogonal", {"image_size": 64, "k": 40, **THREE}),
+    "semi-ort-packed": ("SemiOrthogonal", {"image_size": 64, "k": 30, "storage": "packed", **THREE}),
+    "semi-ort-half": ("SemiOrthogonal", {"image_size": 64, "k": 30, "storage": "half", "upsampling": "nearest",
+                                         **THREE}),
+    "semi-ort-tiled": ("SemiOrthogonal", {"image_size": 64, "k": 20, "tile": 200, **THREE}),
     "riad": ("RIAD", {"image_size": 64, **TRAINED}),
     "riad-max": ("RIAD", {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "image_score": "max", "flip": "hv",
                           **TRAINED}),

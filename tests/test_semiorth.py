@@ -33,7 +33,8 @@ from g100.foundations.store import read_model
 from g100.foundations.views import View
 from tests.toys import pictures, spotted
 
-SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0, "k": 20, "calibration": 0.2}
+SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "levels": (1, 2, 3), "sigma": 1.0, "k": 20,
+            "calibration": 0.2}  # fmt: skip
 CROSS = SETTINGS | {"calibration": "cross"}
 CPU = Options(torch.device("cpu"))
 pytestmark = [

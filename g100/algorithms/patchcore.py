@@ -23,7 +23,7 @@ from .neighbors import Neighbors
 from ..foundations.detector import FOLDS, Detector, Lessons, folds
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
-from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, param
+from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, Size, param
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
@@ -198,12 +198,13 @@ class PatchCore(Detector):
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'reweighted' (Eq. 7)")
     calibration: Rate | Literal["cross"] = param("cross")
-    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    image_size: Size = param(320)
+    backbone: str = param("lite0", "network that sees, 'lite0', 'lite2' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
     levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
     patch_size: Odd = param(3, "side p of a patch in positions of the finest level (Eq. 1)")
     feature_dim: Count | None = param(None, "numbers d that describe a patch (Eq. 1); None: as many as the levels have")
-    coreset_ratio: Ratio = param(0.01, "share |M_C| / |M| of the patches that is remembered")
+    coreset_ratio: Ratio = param(0.005, "share |M_C| / |M| of the patches that is remembered")
     projection_dim: Count | None = param(128, "dimension to choose the coreset in, where four times narrower; None: never")
     n_neighbors: Count = param(9, "neighbours b that weigh the score of Eq. 7")
     max_memory: Positive | None = param(None, "gigabytes that the features may take during `fit`; None: no limit")

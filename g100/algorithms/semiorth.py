@@ -37,7 +37,7 @@ from g100.foundations.detector import (
 )
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
-from ..foundations.parameters import Count, Levels, Positive, Rate, param
+from ..foundations.parameters import Count, Levels, Positive, Rate, Size, param
 from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #24120773
@@ -402,9 +402,10 @@ class SemiOrthogonal(Detector):
 
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max' or 'mean'")
     calibration: Rate | Literal["cross"] = param("cross")
-    backbone: str = param("lite0", "network that sees, 'lite0' or any of timm's with features")
+    image_size: Size = param(320)
+    backbone: str = param("lite0", "network that sees, 'lite0', 'lite2' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
-    levels: Levels = param((1, 2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
     k: Count = param(100, "dimension of the embedding, at most the number of features")
     epsilon: Positive = param(0.01, "added to each variance, in squared units of the features")
     upsampling: Literal["bilinear", "nearest"] = param("bilinear", "how coarser levels come to the finest one's grid")

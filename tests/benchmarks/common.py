@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from g100.algorithms.synthetic import synthetic_test
+from g100.experiments.experiment import metric_shape
 from g100.experiments.table import write_rows
 from g100.foundations.detector import Detector
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES, image_score
-from g100.foundations.metrics import aupro, auroc
+from g100.foundations.metrics import aupro, auroc, regions_at
 from g100.foundations.pictures import ImageSet
+from g100.foundations.views import View
 
 RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 
@@ -48,6 +50,16 @@ def measured(detector: Detector, test: ImageSet, synthetic: ImageSet) -> dict:
     row |= {f"auroc_{how}": value for how, value in ways(test.labels, verdicts.map).items()}
     row |= {"aupro_synthetic": aupro(masks, maps)}
     return {name: round(value, 4) for name, value in row.items()} | {"ms_a_picture": round(took, 1)}
+
+
+def at_metric_size(images: ImageSet, maps: np.ndarray, view: View, size: int = 256) -> tuple[list, list]:
+    "Regions of the masks and maps, N each, with the longer side at most `size`; the maps (N, H, W) lie as `view` says."
+    regions, laid = [], []
+    for i, found in enumerate(maps):
+        mask = images.mask(i)
+        regions.append(regions_at(mask, metric_shape(mask.shape, size))[0])
+        laid.append(view.back(found, mask.shape, regions[-1].shape))
+    return regions, laid
 
 
 def reached(cls: type[Detector], data: str, seed: int, parameters: dict, judged: Callable) -> dict[str, float]:

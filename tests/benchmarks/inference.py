@@ -27,8 +27,8 @@ from g100 import PatchCore
 from g100.foundations.pictures import as_image_set
 n = int(sys.argv[1])
 images = as_image_set(np.random.default_rng(0).integers(0, 255, (n, 224, 224), dtype=np.uint8))
-detector = PatchCore(coreset_ratio=0.002, calibration=16 / n)
-PatchCore(calibration=0.5).fit(images[:64])  # libraries, batches and buffers of the allocator are there now
+detector = PatchCore(image_size=224, coreset_ratio=0.002, calibration=16 / n)
+PatchCore(image_size=224, calibration=0.5).fit(images[:64])  # libraries, batches and buffers of the allocator are there now
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 detector.fit(images)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
@@ -49,7 +49,7 @@ def interleaved(works: dict, repeats: int) -> dict[str, float]:
 
 def detector_with_bank(size: int) -> PatchCore:
     "PatchCore on solar cells, with a bank of exactly `size` patches."
-    detector = PatchCore(calibration=0.2, coreset_ratio=0.02).fit(load_data("elpv:mono").train, device="cpu")
+    detector = PatchCore(image_size=224, calibration=0.2, coreset_ratio=0.02).fit(load_data("elpv:mono").train, device="cpu")
     model = detector.fitted_.model
     model.bank = model.bank[:size].contiguous()
     assert len(model.bank) == size

@@ -28,6 +28,8 @@ from g100.foundations.layouts import load_data
 from g100.foundations.pictures import ImageSet
 from g100.foundations.views import View, batches
 
+FITTED = {"image_size": 224, "levels": (1, 2, 3), "k": 100, "calibration": 0.2}
+
 
 def pictures(n: int) -> ImageSet:
     return load_data("elpv:mono").train[:n]
@@ -63,7 +65,7 @@ def peak_in_a_process(what: str, images: int, batch_size: int) -> int:
 
 def measure_peak(what: str, images: int, batch_size: int) -> int:
     if what == "fit":
-        SemiOrthogonal(batch_size=batch_size, calibration=0.2).fit(pictures(images))
+        SemiOrthogonal(batch_size=batch_size, **FITTED).fit(pictures(images))
     else:
         bare(Backbone("lite0", (1, 2, 3)), pictures(images), batch_size)
     lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would begin with the parent's peak
@@ -71,7 +73,7 @@ def measure_peak(what: str, images: int, batch_size: int) -> int:
 
 
 def speed(images: ImageSet, rounds: int, batch_size: int) -> list[bool]:
-    network, detector, rates = Backbone("lite0", (1, 2, 3)), SemiOrthogonal(batch_size=batch_size, calibration=0.2), []
+    network, detector, rates = Backbone("lite0", (1, 2, 3)), SemiOrthogonal(batch_size=batch_size, **FITTED), []
     times = {"bare network": [], "fit": [], "score": []}
     bare(network, images[: 2 * batch_size], batch_size)
     for _ in range(rounds):
