@@ -304,9 +304,9 @@ def text_of(cell: str) -> str:
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #5e068b98
 def check_vacant(folder) -> Path:
-    "The folder, which must be new or empty. Raises G100Error."
+    "The folder, in which nothing must be but what is hidden. Raises G100Error."
     folder = Path(folder)
-    if folder.is_dir() and (there := sorted(entry.name for entry in folder.iterdir())):
+    if folder.is_dir() and (there := sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")):
         what = "a finished result" if "metrics.json" in there else there[0]
         raise G100Error(f"{folder} holds {what}; name another folder (a finished result is replaced by run --force)")
     return folder

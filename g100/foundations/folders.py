@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARK', 'LITTER', 'FLAGS', 'beside', 'replaced', 'write_text', 'locked', 'files_below', 'mark', 'strangers',
-           'check_goal', 'renamed', 'claimed', 'exchanged', 'tidied', 'parents_of', 'settled', 'naming', 'fresh_folder']
+           'check_goal', 'renamed', 'claimed', 'exchanged', 'removed', 'tidied', 'parents_of', 'settled', 'naming',
+           'fresh_folder']
 
 # %% ../../nbs/1_foundations/37_folders.ipynb #4169b8d9
 import ctypes
@@ -15,6 +16,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EINVAL, ENOSYS, ENOTSUP
@@ -164,6 +166,15 @@ def exchanged(draft: Path, goal: Path) -> None:
     old.rename(draft)
 
 
+def removed(folder: Path) -> None:
+    "Remove a folder, though a process that is about to end may still be putting something into it."
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(0.05)
+
+
 def tidied(goal: Path) -> None:
     "Remove what a killed process has left beside `goal`; put an old folder back that had stepped aside. Wants the lock."
     old = beside(goal, "old")
@@ -228,4 +239,4 @@ def fresh_folder(goal, force: bool = False, needed: Iterable[str | Path] = ()) -
             mark(draft)
             settled(draft, goal, force, needed)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            removed(draft)
