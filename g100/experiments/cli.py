@@ -146,7 +146,8 @@ def demo(out: Out = Path("g100-demo"), seed: Seed = 0, device: Device = "auto", 
     "PatchCore on photographs of solar cells, without a download: a report and a verdict on 549 cells, in a minute or two."
     from g100.experiments.report import experiment
 
-    show_row(experiment(out, "patchcore", "elpv:mono", force=force, seed=seed, device=device, verbose=True), out)
+    options = {"seed": seed, "device": device, "parameters": {"image_size": 224}, "verbose": True}
+    show_row(experiment(out, "patchcore", "elpv:mono", force=force, **options), out)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #1a232756
 def gather(paths: list[Path], skip_unreadable: bool):

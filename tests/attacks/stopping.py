@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from tqdm import tqdm
 
 from g100.foundations.detector import load
 from g100.foundations.errors import G100Error
@@ -24,6 +25,7 @@ from tests.attacks.commands import command, done, inspecting, material, small, u
 from tests.toys import MeanPicture, mvtec_folder, pictures
 
 torch.set_num_threads(1)  # before the first fork: a pool of threads does not survive one
+tqdm.set_lock(threading.RLock())  # its own is shared with a fork, and a fork that is killed would keep it
 TINY = ("--device", "cpu", "--set", "image_size=32", "--set", "sigma=1")
 RIAD = ("riad", *TINY, "--set", "ks=[4,8]", "--set", "width=4", "--set", "depth=1")
 PATCHCORE = ("patchcore", *TINY, "--backbone", "resnet18", "--weights", "random")
