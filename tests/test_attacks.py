@@ -11,7 +11,7 @@ import pytest
 
 from g100.foundations.errors import G100Error
 from tests.attacks.__main__ import CLASSES, main, source
-from tests.attacks.cases import Case, Debris, Lost, canary, evil_pickle
+from tests.attacks.cases import Case, Debris, Lost, canary, command, evil_pickle, refused
 from tests.attacks.runner import Result, failures, run, table
 
 EVERY = {
@@ -133,6 +133,14 @@ def test_the_runner_sees_every_outcome():
     assert len(failures(results).splitlines()) == len(results) - 3
     counts = table(results).splitlines()[-1].split()
     assert counts[:2] == ["all", str(len(results))]
+
+
+def test_a_command_is_an_attack_like_any_call():
+    assert refused(command, "run", "nosuch", "--data", "folder:none", "--out", "none").startswith("unknown algorithm")
+    assert "such option" in refused(command, "list", "--nosuch")
+    assert "patchcore" in command("list")
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        command("list", PYTHONPATH="/nowhere", PYTHONHOME="/nowhere")
 
 
 def test_a_case_that_wants_either_is_met_by_both_and_nothing_else():
