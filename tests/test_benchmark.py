@@ -374,7 +374,7 @@ def test_what_does_not_belong_together_is_refused(toy, tmp_path):
     moved = [Cell(algorithm="b", data="mvtec:/x/mono", seed=0), Cell(algorithm="b", data="mvtec:/y/mono", seed=0)]
     for cells, said in (
         (cells_of("a", seeds=3, parameters={"k": 2}), "a would mean both"),
-        (cells_of("a", parameters={"k": 1}, paper=True), "the published recipe"),
+        (cells_of("a", parameters={"k": 1}, paper=True), "the reference recipe"),
         (moved, "mvtec-mono would mean both"),
     ):
         assert said in line_of(lambda cells=cells: benchmark(tmp_path / "out", cells, report=False))

@@ -213,11 +213,8 @@ class PatchCore(Detector):
 
     @classmethod
     def paper(cls, **parameters) -> "PatchCore":
-        "The published recipe (section 4.1): WideResNet-50, levels 2 + 3, 256 -> 224 pixels, d = 1024, 10 % coreset."
-        recipe = {"backbone": "wide_resnet50_2", "weights": "pretrained", "image_size": 224, "resize": 256}
-        recipe |= {"levels": (2, 3), "patch_size": 3, "feature_dim": 1024, "coreset_ratio": 0.1, "sigma": 4.0}
-        recipe |= {"image_score": "reweighted"}
-        return cls(**recipe | parameters)
+        "The paper's recipe (section 4.1): WideResNet-50, levels 2 + 3, 256 -> 224 pixels, d = 1024, 10 % coreset."
+        return cls(**{name: value for name, (value, _) in RECIPE.items()} | parameters)
 
     def build(self, size: tuple[int, int]) -> PatchMemory:
         return PatchMemory(Backbone(self.backbone, self.levels, self.weights), self.patch_size, self.feature_dim)

@@ -415,10 +415,8 @@ class SemiOrthogonal(Detector):
 
     @classmethod
     def paper(cls, **parameters) -> "SemiOrthogonal":
-        "The published recipe: WideResNet-50, levels 1 + 2 + 3, k = 300, 256 pixels, epsilon 0.01, maximum of the map."
-        recipe = {"backbone": "wide_resnet50_2", "weights": "pretrained", "image_size": 256, "resize": 256}
-        recipe |= {"levels": (1, 2, 3), "k": 300, "epsilon": 0.01, "upsampling": "nearest", "sigma": 4.0}
-        return cls(**recipe | {"image_score": "max"} | parameters)
+        "The reference recipe: WideResNet-50, levels 1 + 2 + 3, k = 300, 256 pixels, epsilon 0.01, maximum of the map."
+        return cls(**{name: value for name, (value, _) in RECIPE.items()} | parameters)
 
     def check(self) -> None:
         super().check()

@@ -74,7 +74,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the folder if g100
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and say which.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
-Paper = Annotated[bool, typer.Option("--paper", help="Start from the published recipe.")]
+Paper = Annotated[bool, typer.Option("--paper", help="Start from the reference recipe, `paper()`.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work.")]
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #02873ab5

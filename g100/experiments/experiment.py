@@ -44,7 +44,7 @@ from ..foundations.folders import naming, write_text
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
-    "The detector of that name with these parameters, from its defaults or its published recipe; G100Error if that cannot be."
+    "The detector of that name with these parameters, from its defaults or its reference recipe; G100Error if that cannot be."
     cls = algorithm(name)
     parameters = {key: tuple(value) if isinstance(value, list) else value for key, value in (parameters or {}).items()}
     detector = cls.paper(**parameters) if paper else cls(**parameters)
@@ -230,7 +230,7 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
     """Fit on the good pictures, judge the test pictures, measure. Nothing is written (see `write_results`).
 
     algorithm: a name of `g100 list`; data: a spec, as `g100 list` shows them; parameters: of the detector; paper: start
-    from the published recipe; metric_size: the longer side at which pixels are judged, see `pixel_metrics`; checkpoint: a
+    from the reference recipe; metric_size: the longer side at which pixels are judged, see `pixel_metrics`; checkpoint: a
     file, for an algorithm that trains, written while it does and continued if it is there; device, verbose: as `fit` takes
     them. Raises G100Error for whatever the user can put right.
     """

@@ -38,7 +38,7 @@ class Cell:
     data: str  # a spec, its folder as an absolute path
     seed: int
     parameters: dict = field(default_factory=dict)  # of the algorithm, where they are not its defaults
-    paper: bool = False  # start from the published recipe
+    paper: bool = False  # start from the reference recipe
 
     @property
     def label(self) -> str:
@@ -75,7 +75,7 @@ def refuse_mixture(cells: list[Cell], where: str) -> None:
     "G100Error where an algorithm stands for two sets of parameters, or a label for two data sets."
     meant = {}
     for cell in cells:
-        recipe = ("the published recipe" if cell.paper else "its defaults", cell.parameters)
+        recipe = ("the reference recipe" if cell.paper else "its defaults", cell.parameters)
         for name, what in ((cell.algorithm, recipe), (cell.label, cell.data)):
             if meant.setdefault(name, what) != what:
                 raise G100Error(f"{where}: {name} would mean both {meant[name]} and {what}; they need folders of their own")
