@@ -271,7 +271,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     try:
-        return torch.empty(0, device=name).device
+        if name is None or (found := torch.empty(0, device=name).device).type == "meta":
+            raise TypeError("nothing is computed there")
+        return found
     except (RuntimeError, AssertionError, TypeError) as error:
         raise G100Error(f"device={name!r}: {str(error).splitlines()[0]}; try 'auto' or 'cpu'") from None
 
