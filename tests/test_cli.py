@@ -251,6 +251,18 @@ def test_a_broken_picture_among_others_is_a_line_that_says_so(within, result, fo
     assert not (tmp_path / "none").exists()
 
 
+def test_a_folder_may_be_called_anything_and_stays_text(folder, tmp_path):
+    "In the pages of a run and of a benchmark."
+    evil = tmp_path / "<img src=x onerror=alert(1)>"
+    shutil.copytree(folder, evil)
+    (evil / "test" / "good" / "<b>000.png").write_bytes(b"broken")
+    words = ("--data", f"mvtec:{evil}", *TINY, "--set", "image_size=32")
+    done = g100("run", "patchcore", *words, "--out", tmp_path / "out", "--skip-unreadable")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<img src=x" not in page and "<b>000" not in page and "onerror=alert(1)&" in page
+
+
 def test_an_existing_result_is_kept_unless_forced(within, result, folder):
     before = (result[0] / "metrics.json").read_bytes()
     words = ("run", "patchcore", "--data", f"mvtec:{folder}", "--out", result[0], *TINY)

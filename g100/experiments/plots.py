@@ -120,7 +120,7 @@ def draw_verdict(row, images: ImageSet, i: int, verdicts: Inspection, detector: 
     row[3].imshow(draw_outline(picture, mask, VERDICT))
     judged = "abnormal" if verdicts.is_anomalous[i] else "good"
     row[0].set_title(printable(images.names[i]), fontsize=8, loc="left", parse_math=False)
-    row[1].set_title(f"score {verdicts.score[i]:.3g}: called {judged}", fontsize=8, loc="left")
+    row[1].set_title(f"score {verdicts.score[i]:.3g}, p {verdicts.p_value[i]:.2g}: {judged}", fontsize=8, loc="left")
     for axis in row:
         axis.set_axis_off()
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .experiment import cell_text, text_of
 from .grid import Cell, finished, recorded
-from .report import table
+from .report import plain, table
 from .uncertainty import Pair, auroc_gap, signed_rank, told_apart
 from ..foundations.errors import G100Error
 from ..foundations.folders import replaced, write_text
@@ -121,7 +121,7 @@ def result_table(rows: list[dict], marks: dict[tuple, str] | None = None) -> str
             mark = (marks or {}).get((dataset, category, name, key), "")
             values.append(mean_spread([row.get(key) for row in same], factor, form) + mark)
         few = FEW if any(row.get("calibration_shortage") for row in same) else ""
-        lines.append((name + few, *values[:6], f"{dataset}:{category}", *values[6:], len(same)))
+        lines.append((name + few, *values[:6], plain(f"{dataset}:{category}"), *values[6:], len(same)))
     why = f"\n\n{FEW.strip()} Too few good pictures calibrated for the rate that was asked for."
     shown = table(("algorithm", *heads[:6], "class", *heads[6:], "seeds"), lines)
     return shown + why if any(FEW in line[0] for line in lines) else shown
@@ -226,6 +226,6 @@ def write_table(folder: Path) -> list[dict]:
     if rows:
         write_rows(folder / "results.csv", rows)
     marks = marks_of(folder, rows)
-    notes = "".join(f"\n- {remark}" for remark in [*([SAID] if marks else []), *remarks(folder)])
+    notes = "".join(f"\n- {remark}" for remark in [*([SAID] if marks else []), *map(plain, remarks(folder))])
     write_text(folder / "table.md", f"{result_table(rows, marks)}\n{notes}\n")
     return rows
