@@ -373,7 +373,7 @@ def folder_of(path: str | Path) -> Path:
     if not os.path.isdir(path):
         raise G100Error(f"{path} is not a folder" if os.path.exists(path) else f"there is no folder {path}")
     if is_result(path):
-        raise G100Error(f"{path} is a result of g100, its pictures are overlays of verdicts; name the folder of photographs")
+        raise G100Error(f"{path} is a result of g100, and its pictures are overlays of verdicts; name that of photographs")
     if path.name == "pictures" and is_result(path.parent):
         remark(f"{path} belongs to a result of g100: its pictures are overlays of verdicts and no photographs")
     return path
