@@ -185,6 +185,14 @@ def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor,
         raws, scores = zip(*map(told, images[part].split(detector.batch_size)), strict=True)
         yield torch.cat(raws), None if scores[0] is None else torch.cat(scores)
 
+# %% ../../nbs/2_algorithms/11_patchcore.ipynb #1e4199ab
+RECIPE = {  # a parameter's value in `paper()`, and whose it is
+    "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((2, 3), "paper"),
+    "image_size": (224, "paper"), "resize": (256, "paper"), "patch_size": (3, "paper"),
+    "feature_dim": (1024, "official code"), "coreset_ratio": (0.1, "paper: one of 25, 10 and 1 %"), "sigma": (4.0, "paper"),
+    "image_score": ("reweighted", "paper, Eq. 7; the official code has the maximum"),
+}  # fmt: skip
+
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #3f233276
 class PatchCore(Detector):
     """The distance to the nearest of the remembered good patches (Roth et al., CVPR 2022, arXiv 2106.08265).
@@ -238,11 +246,3 @@ class PatchCore(Detector):
         parts = [torch.from_numpy(np.flatnonzero(np.isin(owner, held))).to(images.device) for held in left_out]
         for held, told in zip(left_out, told_across(self, model, images, seen, parts), strict=True):
             yield held, *told
-
-# %% ../../nbs/2_algorithms/11_patchcore.ipynb #1e4199ab
-RECIPE = {  # a parameter's value in `paper()`, and whose it is
-    "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((2, 3), "paper"),
-    "image_size": (224, "paper"), "resize": (256, "paper"), "patch_size": (3, "paper"),
-    "feature_dim": (1024, "official code"), "coreset_ratio": (0.1, "paper: one of 25, 10 and 1 %"), "sigma": (4.0, "paper"),
-    "image_score": ("reweighted", "paper, Eq. 7; the official code has the maximum"),
-}  # fmt: skip

@@ -388,6 +388,14 @@ def begun(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> tor
     model.mean = torch.zeros(P, detector.k, device=lessons.device)
     return torch.zeros(P, detector.k, detector.k, device=lessons.device)
 
+# %% ../../nbs/2_algorithms/12_semiorth.ipynb #327ecee5
+RECIPE = {  # a parameter's value in `paper()`, and whose it is
+    "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((1, 2, 3), "official code"),
+    "k": (300, "paper"), "epsilon": (0.01, "official code"), "upsampling": ("nearest", "official code"),
+    "image_size": (256, "official code"), "resize": (256, "ours: nothing is lost of square pictures; there by way of 320"),
+    "sigma": (4.0, "official code"), "image_score": ("max", "official code"),
+}  # fmt: skip
+
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #b237524c
 class SemiOrthogonal(Detector):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
@@ -453,11 +461,3 @@ class SemiOrthogonal(Detector):
         device = self.fitted_.device if device == "auto" else pick_device(device)
         self.fitted_ = extended(self, good_only(as_image_set(X, channels), y), Options(device, verbose))
         return self
-
-# %% ../../nbs/2_algorithms/12_semiorth.ipynb #327ecee5
-RECIPE = {  # a parameter's value in `paper()`, and whose it is
-    "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((1, 2, 3), "official code"),
-    "k": (300, "paper"), "epsilon": (0.01, "official code"), "upsampling": ("nearest", "official code"),
-    "image_size": (256, "official code"), "resize": (256, "ours: nothing is lost of square pictures; there by way of 320"),
-    "sigma": (4.0, "official code"), "image_score": ("max", "official code"),
-}  # fmt: skip

@@ -52,7 +52,7 @@ def table(head: tuple[str, ...], rows) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(shown(cell) for cell in row) + " |" for row in rows])
 
-# %% ../../nbs/3_experiments/23_report.ipynb #4a336e3b
+# %% ../../nbs/3_experiments/23_report.ipynb #97ce5719
 def plain(text) -> str:
     "A text from elsewhere for Markdown, which shows it letter by letter: no tag, no mark, no formula."
     return re.sub(r"[<>&`*\[\]|\\$]", lambda found: f"&#{ord(found[0])};", printable(text))
