@@ -263,6 +263,14 @@ def test_a_folder_may_be_called_anything_and_stays_text(folder, tmp_path):
     assert "<img src=x" not in page and "<b>000" not in page and "onerror=alert(1)&" in page
 
 
+def test_what_was_left_out_is_one_line_on_the_error_stream(result, folder, tmp_path):
+    shutil.copytree(folder / "test" / "good", tmp_path / "photos")
+    (tmp_path / "photos" / "notes.txt").write_text("not a picture")
+    done = g100("inspect", result[0] / "model", tmp_path / "photos", "--out", tmp_path / "out")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert done.returncode == 0 and len(lines) == 1 and "1 file ignored" in lines[0] and "UserWarning" not in done.stderr
+
+
 def test_an_existing_result_is_kept_unless_forced(within, result, folder):
     before = (result[0] / "metrics.json").read_bytes()
     words = ("run", "patchcore", "--data", f"mvtec:{folder}", "--out", result[0], *TINY)

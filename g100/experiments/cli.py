@@ -6,7 +6,7 @@
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'STOPPED', 'CHUNK', 'parse_settings',
            'show_row', 'stoppable', 'metric_size_from', 'run', 'demo', 'gather', 'judged', 'judged_or_said',
            'write_verdicts', 'judge_chunk', 'judged_there', 'show_found', 'inspect', 'seeds_from', 'benchmark', 'list_',
-           'version', 'main']
+           'version', 'say', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -15,6 +15,7 @@ import os
 import platform
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import wraps
@@ -133,8 +134,7 @@ def run(
     named = {"backbone": backbone, "weights": os.path.abspath(weights) if weights and os.path.exists(weights) else weights}
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"seed": seed, "parameters": parameters, "paper": paper, "limit_train": limit_train, "device": device}
-    options["metric_size"] = metric_size_from(metric_size)
-    options |= {"skip_unreadable": skip_unreadable, "verbose": True}
+    options |= {"metric_size": metric_size_from(metric_size), "skip_unreadable": skip_unreadable, "verbose": True}
     row = experiment(out, algorithm, data, force=force, resume=resume, **options)
     if is_first():
         show_row(row, out)
@@ -356,9 +356,16 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit()
 
 
+def say(message: Warning, category: type[Warning], *where, **more) -> None:
+    "Print what is odd, or was left out, as a line; where in the program it was noticed is nobody's business."
+    if issubclass(category, UserWarning):
+        print(f"warning: {printable(message)}", file=sys.stderr)
+
+
 def main() -> None:
     "The command `g100`: exit code 0, or one line on stderr and exit code 2; 130 where it was told to stop."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = say
     try:
         app()
     except SystemExit as end:

@@ -232,6 +232,7 @@ def fresh_folder(goal, force: bool = False, needed: Iterable[str | Path] = ()) -
     check_goal(goal, force, needed)
     with naming(goal), parents_of(goal), locked(beside(goal, "lock"), goal):
         tidied(goal)
+        check_goal(goal, force, needed)
         draft = Path(tempfile.mkdtemp(dir=goal.parent, prefix=beside(goal, "").name, suffix=".partial"))
         try:
             draft.chmod(0o755)

@@ -634,8 +634,8 @@ def cases() -> Iterator[Case]:
     yield Case("a folder appears meanwhile", appears, word="mine-2")
     for out in GOOD_NAMES:
         yield Case(f"--out {ascii(out)[:30]}", partial(made_at, out=out), "right")
-    for out in BAD_NAMES:
-        yield Case(f"--out {ascii(out)[:30]} cannot be", partial(refused_at, out=out))
+    for i, out in enumerate(BAD_NAMES):
+        yield Case(f"--out {ascii(out)[:30]} cannot be, {i}", partial(refused_at, out=out))
     for what, words in WRONG.items():
         yield Case(what, partial(wrong, words=words))
     for setting in SETTINGS:

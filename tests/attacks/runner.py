@@ -84,7 +84,7 @@ def of_error(error: BaseException, word: str) -> tuple[str, str]:
     "The outcome that an exception stands for."
     said = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = "attacks" in Path(frames[-1].filename).parts or "numpy/testing" in frames[-1].filename
+    own = "tests" in Path(frames[-1].filename).parts or "numpy/testing" in frames[-1].filename
     if isinstance(error, G100Error):
         line = str(error)
         if not line or not line.isprintable() or "Traceback" in line or len(line) > 5000:
