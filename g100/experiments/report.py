@@ -12,7 +12,7 @@ __all__ = ['COMPLAINT', 'REPORT', 'START', 'QUIET', 'shown', 'table', 'plain', '
 import warnings
 
 COMPLAINT = "IProgress not found"
-REPORT = ("papermill", "nbconvert", "nbformat", "ipykernel", "jupyter_client", "matplotlib")  # of the extra `report`
+REPORT = ("papermill", "nbconvert", "nbformat", "nbclient", "ipykernel", "jupyter_client", "traitlets", "matplotlib")
 warnings.filterwarnings("ignore", message=COMPLAINT)
 
 # %% ../../nbs/3_experiments/23_report.ipynb #cdfa9038

@@ -616,9 +616,7 @@ def cases() -> Iterator[Case]:
                 said = where.__name__.replace("_", " ")
                 yield Case(f"{name}{' --force' * force}: --out is {said}", partial(kept, name=name, where=where, force=force))
         marked = in_the_marked("data" if name == "run" else "photos")
-        yield Case(
-            f"{name} --force: --out is {marked.__name__}", partial(kept, name=name, where=marked, force=True), word="in use"
-        )
+        yield Case(f"{name} --force: --out is {marked.__name__}", partial(kept, name=name, where=marked, force=True))
         yield Case(
             f"{name} --force: a folder that holds the data",
             partial(in_use, name=name, needed="data" if name == "run" else "photos"),
