@@ -270,6 +270,17 @@ def test_an_old_folder_that_had_stepped_aside_comes_back(tmp_path):
     assert content(tmp_path) == {"a/new": "new"} and os.listdir(tmp_path) == ["a"]
 
 
+def test_a_hidden_folder_of_the_users_that_only_has_the_name_stays(tmp_path):
+    for goal in ("a", "b"):
+        beside(tmp_path / goal, "old").mkdir()
+        (beside(tmp_path / goal, "old") / "diary").write_text("mine")
+    made(tmp_path / "a", one="1")
+    made(tmp_path / "a", force=True, one="2")
+    with pytest.raises(PowerCut), fresh_folder(tmp_path / "b"):
+        raise PowerCut
+    assert content(tmp_path) == {".a.old/diary": "mine", ".b.old/diary": "mine", "a/one": "2"}
+
+
 def test_a_full_disk_names_the_folder(tmp_path):
     with pytest.raises(OSError) as caught, fresh_folder(tmp_path / "a"):
         raise OSError(28, "No space left on device")

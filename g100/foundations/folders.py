@@ -177,11 +177,13 @@ def removed(folder: Path) -> None:
 
 def tidied(goal: Path) -> None:
     "Remove what a killed process has left beside `goal`; put an old folder back that had stepped aside. Wants the lock."
-    old = beside(goal, "old")
-    if os.path.lexists(old) and not os.path.lexists(goal):
+    old, left = beside(goal, "old"), list(goal.parent.glob(escape(beside(goal, "").name) + "????????.partial"))
+    if (odd := strangers(old)) is not None and not os.path.lexists(goal):
         old.rename(goal)
-    for left in (old, *goal.parent.glob(escape(beside(goal, "").name) + "????????.partial")):
-        shutil.rmtree(left, ignore_errors=True)
+    elif odd == []:
+        left.append(old)
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/1_foundations/37_folders.ipynb #cde2061e
 @contextmanager

@@ -3,8 +3,6 @@
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -103,22 +101,6 @@ def refused(work: Callable, *args, **options) -> str:
     except G100Error as error:
         return str(error)
     raise AssertionError(f"{getattr(work, '__name__', work)} took it without a word")
-
-
-def command(*words, **environment: str) -> str:
-    """What `g100 WORDS` prints, in a process of its own. Raises G100Error with its line where it ends with code 2 and one line
-    `g100: ...` or `Error: ...`, and RuntimeError, which counts as a traceback, where it ends in any other way."""
-    told, where = [sys.executable, "-m", "g100", *map(str, words)], {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        told, capture_output=True, env=os.environ | where | environment, stdin=subprocess.DEVNULL, check=False
-    )
-    said = done.stderr.decode(errors="replace")
-    lines = [line for line in said.splitlines() if line.startswith(("g100: ", "Error: "))]
-    if "Traceback" in said or (done.returncode, len(lines)) not in ((0, 0), (2, 1)):
-        raise RuntimeError(f"exit code {done.returncode}: {said[-500:]}")
-    if lines:
-        raise G100Error(lines[0].partition(": ")[2])
-    return done.stdout.decode(errors="replace")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

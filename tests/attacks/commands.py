@@ -340,6 +340,9 @@ BAD_NAMES = (
 
 # ---- words
 
+PATCHCORE = ("run", "patchcore", "--data", "elpv:mono", "--out", "o")
+MEAN_PICTURE = ("run", "mean-picture", "--data", "elpv:mono", "--out", "o")
+BENCHMARK = ("benchmark", "--algorithms", "mean-picture", "--data", "elpv:mono", "--out", "o")
 WRONG = {
     "an unknown command": ("fly",),
     "an unknown algorithm": ("run", "patchcor", "--data", "elpv:mono", "--out", "o"),
@@ -355,19 +358,19 @@ WRONG = {
     "a null byte in data": ("run", "patchcore", "--data", "mvtec:a\0b", "--out", "o"),
     "a place that is too long": ("run", "patchcore", "--data", "mvtec:" + "x" * 5000, "--out", "o"),
     "a kind that is none": ("run", "patchcore", "--data", "elpv:multi", "--out", "o"),
-    "a seed that is no number": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--seed", "x"),
-    "a seed below zero": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--seed", "-1"),
-    "a seed of 40 digits": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--seed", "9" * 40),
-    "a seed told twice": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--seed", "1", "--set", "seed=x"),
-    "a device that is none": ("run", "mean-picture", "--data", "elpv:mono", "--out", "o", "--device", "tpu9"),
-    "a backbone that is none": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--backbone", "resnet1"),
-    "weights that are not there": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--weights", "none.safetensors"),
-    "one picture to learn from": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--limit-train", "1"),
-    "no pictures to learn from": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--limit-train", "0"),
-    "fewer than none": ("run", "patchcore", "--data", "elpv:mono", "--out", "o", "--limit-train", "-3"),
-    "a metric size of 0": ("run", "mean-picture", "--data", "elpv:mono", "--out", "o", "--metric-size", "0"),
-    "a metric size that is none": ("run", "mean-picture", "--data", "elpv:mono", "--out", "o", "--metric-size", "-2"),
-    "a superscript for a metric size": ("run", "mean-picture", "--data", "elpv:mono", "--out", "o", "--metric-size", "²"),
+    "a seed that is no number": (*PATCHCORE, "--seed", "x"),
+    "a seed below zero": (*PATCHCORE, "--seed", "-1"),
+    "a seed of 40 digits": (*PATCHCORE, "--seed", "9" * 40),
+    "a seed told twice": (*PATCHCORE, "--seed", "1", "--set", "seed=x"),
+    "a device that is none": (*MEAN_PICTURE, "--device", "tpu9"),
+    "a backbone that is none": (*PATCHCORE, "--backbone", "resnet1"),
+    "weights that are not there": (*PATCHCORE, "--weights", "none.safetensors"),
+    "one picture to learn from": (*PATCHCORE, "--limit-train", "1"),
+    "no pictures to learn from": (*PATCHCORE, "--limit-train", "0"),
+    "fewer than none": (*PATCHCORE, "--limit-train", "-3"),
+    "a metric size of 0": (*MEAN_PICTURE, "--metric-size", "0"),
+    "a metric size that is none": (*MEAN_PICTURE, "--metric-size", "-2"),
+    "a superscript for a metric size": (*MEAN_PICTURE, "--metric-size", "²"),
     "a model that is not there": ("inspect", "nowhere", "photos", "--out", "o"),
     "a folder that is no model": ("inspect", "photos", "photos", "--out", "o"),
     "a file that is no model": ("inspect", "photos/0.png", "photos", "--out", "o"),
@@ -383,41 +386,23 @@ WRONG = {
     "a scheduler that is none": ("inspect", "model", "photos", "--out", "o", "--scheduler", "gopher://x"),
     "a scheduler's file that is none": ("inspect", "model", "photos", "--out", "o", "--scheduler", "model/model.json"),
     "an algorithm that is not the model's": ("inspect", "model", "photos", "--out", "o", "--algorithm", "os:PathLike"),
-    "seeds that are none": ("benchmark", "--algorithms", "mean-picture", "--data", "elpv:mono", "--out", "o", "--seeds", "0;1"),
-    "an empty seed": ("benchmark", "--algorithms", "mean-picture", "--data", "elpv:mono", "--out", "o", "--seeds", "0,"),
+    "seeds that are none": (*BENCHMARK, "--seeds", "0;1"),
+    "an empty seed": (*BENCHMARK, "--seeds", "0,"),
     "a seed of a benchmark below zero": (
-        "benchmark",
-        "--algorithms",
-        "mean-picture",
-        "--data",
-        "elpv:mono",
-        "--out",
-        "o",
+        *BENCHMARK,
         "--seeds=-1",
     ),
     "an empty algorithm": ("benchmark", "--algorithms", "mean-picture,", "--data", "elpv:mono", "--out", "o"),
     "no algorithm": ("benchmark", "--algorithms", "", "--data", "elpv:mono", "--out", "o"),
-    "no job": ("benchmark", "--algorithms", "mean-picture", "--data", "elpv:mono", "--out", "o", "--jobs", "0"),
-    "jobs below zero": ("benchmark", "--algorithms", "mean-picture", "--data", "elpv:mono", "--out", "o", "--jobs", "-1"),
+    "no job": (*BENCHMARK, "--jobs", "0"),
+    "jobs below zero": (*BENCHMARK, "--jobs", "-1"),
     "a parameter of another algorithm": (
-        "benchmark",
-        "--algorithms",
-        "mean-picture",
-        "--data",
-        "elpv:mono",
-        "--out",
-        "o",
+        *BENCHMARK,
         "--set",
         "k=3",
     ),
     "a parameter of an algorithm that is not there": (
-        "benchmark",
-        "--algorithms",
-        "mean-picture",
-        "--data",
-        "elpv:mono",
-        "--out",
-        "o",
+        *BENCHMARK,
         "--set",
         "riad:k=3",
     ),
@@ -484,16 +469,24 @@ def wrong(folder: Path, words: tuple) -> None:
 # ---- disk, rights, memory
 
 
-def full(folder: Path, name: str, limit: int) -> None:
-    "A disk on which no file can grow beyond some bytes."
-    material(folder)
+@contextmanager
+def disk_of(limit: int) -> Iterator[None]:
+    "Within the block no file can grow beyond so many bytes."
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with unchanged(folder):
-            clear(*COMMANDS[name](folder, folder / "out"))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def full(folder: Path, name: str, limit: int) -> None:
+    "A disk on which no file can grow beyond some bytes."
+    material(folder)
+    try:
+        with unchanged(folder), disk_of(limit):
+            clear(*COMMANDS[name](folder, folder / "out"))
+    finally:
         if strays := {path.name for path in folder.iterdir()} - {"model", "photos", "data"}:
             raise Debris(strays)
 
@@ -501,16 +494,13 @@ def full(folder: Path, name: str, limit: int) -> None:
 def full_while_saving(folder: Path, limit: int) -> None:
     "A model is not half a model, and the one that was there stays."
     small().save(folder / "model")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with unchanged(folder):
+        with unchanged(folder), disk_of(limit):
             small().save(folder / "model", force=True)
     except OSError as error:
         assert str(folder) in str(error), "the file is not named"
         raise G100Error(f"{error}") from None
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
         load(folder / "model", device="cpu")
 
 
@@ -637,7 +627,7 @@ def cases() -> Iterator[Case]:
     for what, words in WRONG.items():
         yield Case(what, partial(wrong, words=words))
     for setting in SETTINGS:
-        words = ("run", "mean-picture", "--data", "elpv:mono", "--out", "o", "--set", setting)
+        words = (*MEAN_PICTURE, "--set", setting)
         yield Case(f"--set {ascii(setting)[:40]}", partial(wrong, words=words))
     for limit in (0, 60, 150):
         yield Case(f"a disk for {limit} bytes a file", partial(full, name="inspect", limit=limit), word="out")
