@@ -11,7 +11,8 @@ import pytest
 
 from g100.foundations.errors import G100Error
 from tests.attacks.__main__ import CLASSES, main, source
-from tests.attacks.cases import Case, Debris, Lost, canary, command, evil_pickle, refused
+from tests.attacks.cases import Case, Debris, Lost, canary, evil_pickle, refused
+from tests.attacks.commands import clear, done
 from tests.attacks.runner import Result, failures, run, table
 
 EVERY = {
@@ -135,12 +136,17 @@ def test_the_runner_sees_every_outcome():
     assert counts[:2] == ["all", str(len(results))]
 
 
-def test_a_command_is_an_attack_like_any_call():
-    assert refused(command, "run", "nosuch", "--data", "folder:none", "--out", "none").startswith("unknown algorithm")
-    assert "such option" in refused(command, "list", "--nosuch")
-    assert "patchcore" in command("list")
-    with pytest.raises(RuntimeError, match="exit code 1"):
-        command("list", PYTHONPATH="/nowhere", PYTHONHOME="/nowhere")
+def test_a_command_is_an_attack_like_any_call(monkeypatch):
+    assert "unknown algorithm" in refused(clear, "run", "nosuch", "--data", "folder:none", "--out", "none")
+    assert "such option" in refused(clear, "list", "--nosuch")
+    assert "patchcore" in done("list")
+    with pytest.raises(AssertionError, match="code 0"):
+        clear("list")
+    with pytest.raises(AssertionError, match="code 2"):
+        done("list", "--nosuch")
+    monkeypatch.setattr("tests.attacks.commands.command", lambda *words: (1, "", "Traceback"))
+    with pytest.raises(AssertionError, match="code 1"):
+        clear("list")
 
 
 def test_a_case_that_wants_either_is_met_by_both_and_nothing_else():
