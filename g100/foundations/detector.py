@@ -7,10 +7,11 @@ __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', '
            'plotted', 'chosen', 'rescaled', 'known_calibration', 'Inspection', 'split', 'good_only', 'generator',
            'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid',
            'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds',
-           'raw_of', 'out_of_fold', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared', 'check_names',
-           'check_framing', 'check_common', 'changes', 'warn_of_changes', 'register', 'place_of', 'brought',
-           'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'enough_memory', 'fitted_on', 'recalibrated',
-           'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
+           'raw_of', 'out_of_fold', 'crossed', 'sums_of', 'usual_of', 'measured_out_of_fold', 'copies_in',
+           'warn_of_copies', 'warn_of_shared', 'check_names', 'check_framing', 'check_common', 'changes',
+           'warn_of_changes', 'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of',
+           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector', 'thawed',
+           'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import base64
@@ -57,6 +58,7 @@ from g100.foundations.maps import (
 )
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
 from .pictures import Crop, ImageSet, as_image_set, decoded, digest, image_size, labels_of
+from .scores import Usual, sums, usual
 from .store import canonical, read_model, write_model
 from .views import View, batches, content, on_picture
 
@@ -313,25 +315,30 @@ class Scoring:
 class Judge(nn.Module):
     "Pictures (B, 3, H, W) in [0, 1] -> maps (B, H, W) and scores (B,), higher is more anomalous."
 
-    def __init__(self, model: nn.Module, scoring: Scoring):
+    def __init__(self, model: nn.Module, scoring: Scoring, usual: Usual | None = None):
         super().__init__()
-        self.model, self.scoring = model, scoring
+        self.model, self.scoring, self.usual = model, scoring, usual
 
     def raw(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         "What the model says: maps (B, h, w) on its grid, and its own scores (B,) where they are asked for."
         return (self.model(x), None) if self.scoring.image_score in IMAGE_SCORES else self.model.scored(x)
 
-    def read(self, raw: torch.Tensor, score: torch.Tensor | None,
-             within: tuple[slice, slice] | None = None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        "How that is read: maps (B, H, W) and scores (B,); `within`: the rows and columns that are picture and not padding."
+    def smoothed(self, raw: torch.Tensor, within: tuple[slice, slice] | None = None) -> torch.Tensor:
+        "Maps (B, H, W) of the model's (B, h, w); `within`: the rows and columns that are picture and not padding."
         how = self.scoring
         if within is None:
             maps = full_size(raw, how.view.shape, how.sigma)
         else:
             part = full_size(raw, how.view.shape)[:, within[0], within[1]]
             maps = full_size(part, tuple(part.shape[1:]), how.sigma)
-        maps = opened(maps, how.map_opening)
-        return maps, image_score(maps, how.image_score) if score is None else score
+        return opened(maps, how.map_opening)
+
+    def read(self, raw: torch.Tensor, score: torch.Tensor | None,
+             within: tuple[slice, slice] | None = None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        "What the model says as maps (B, H, W) and scores (B,), measured by what is usual where that is known."
+        maps = self.smoothed(raw, within)
+        maps = maps if self.usual is None else self.usual(maps, within)
+        return maps, image_score(maps, self.scoring.image_score) if score is None else score
 
     def forward(self, x: torch.Tensor, within: tuple[slice, slice] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         return self.read(*self.raw(x), within)
@@ -478,6 +485,8 @@ class Fitted:
         "All that a saved model keeps as tensors."
         record = {"scores": self.calibration.scores, "peaks": self.calibration.peaks}
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        usual = {} if self.judge.usual is None else self.judge.usual.state_dict()
+        state |= {f"usual.{name}": value for name, value in usual.items()}
         return state | {f"calibration.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in record.items()}
 
     def card(self) -> dict:
@@ -583,8 +592,38 @@ def out_of_fold(judge: Judge, lessons: Lessons, said: Iterable) -> Iterator[tupl
 
 def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Calibration:
     "The record of what `learn_across` says of each picture."
-    rows = {i: kept_of(maps, score) for i, maps, score in out_of_fold(judge, lessons, said)}
+    found = out_of_fold(judge, lessons, said) if not detector.studentise else measured_out_of_fold(judge, lessons, list(said))
+    rows = {i: kept_of(maps, score) for i, maps, score in found}
     return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
+
+# %% ../../nbs/1_foundations/08_detector.ipynb #e8665a52
+def sums_of(judge: Judge, lessons: Lessons, which: Iterable[int], raw: torch.Tensor) -> torch.Tensor:
+    "Eq. 2 of the scores' chapter for raw maps (n, h, w) of pictures with these numbers, or of their crops: (3, H, W)."
+    padded = lessons.view.fit == "pad"
+    parts = (within(lessons.view, lessons.pictures.images[i]) for i in which) if padded else repeat(None)
+    each = (sums(judge.smoothed(one[None], part), lessons.view.shape, part) for one, part in zip(raw, parts, strict=False))
+    return reduce(torch.add, each)
+
+
+@torch.inference_mode()
+def usual_of(judge: Judge, lessons: Lessons) -> Usual:
+    "What is usual, by the pictures of the lessons as the judge's model sees them."
+    total, start = 0, 0
+    for x in lessons.batches("measuring"):
+        total = total + sums_of(judge, lessons, range(start, start + len(x)), judge.raw(x)[0])
+        start += len(x)
+    return usual(total).to(lessons.device)
+
+
+@torch.no_grad()
+def measured_out_of_fold(judge: Judge, lessons: Lessons, said: list) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    "As `out_of_fold`, each picture measured by those of other folds; afterwards the judge knows what all of them show."
+    parts = [sums_of(judge, lessons, which, raw) for which, raw, _ in said]
+    total = reduce(torch.add, parts)
+    for part, one in zip(parts, said, strict=True):
+        others = usual(total - part).to(lessons.device)
+        yield from out_of_fold(Judge(judge.model, judge.scoring, others), lessons, [one])
+    judge.usual = usual(total).to(lessons.device)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #7e23ba73
 def copies_in(images: Sequence) -> list[tuple[int, int]]:
@@ -788,7 +827,8 @@ def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: 
         calibration = crossed(detector, judge, lessons, detector.learn_across(judge.model, lessons))
     else:
         detector.learn(judge.model, lessons)
-        calibration = calibrated(detector, judge.eval(), held_out, options)
+        judge.usual = usual_of(judge.eval(), lessons) if detector.studentise else None
+        calibration = calibrated(detector, judge, held_out, options)
     decoded.cache_clear()
     judge.eval()
     return Fitted(judge, calibration, options.device, counts, detector.get_params(), lessons.notes, held_out)
@@ -797,10 +837,11 @@ def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: 
 def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     "The fitted record with the scoring and the thresholds that the parameters of today and good pictures give."
     check_is_fitted(detector, "fitted_")
-    if stale := [what for name, what in changes(detector).items() if name not in AFTERWARDS]:
+    fixed = set(AFTERWARDS) - ({"sigma", "opening"} if detector.studentise else set())
+    if stale := [what for name, what in changes(detector).items() if name not in fixed]:
         raise G100Error(f"recalibrate: {stale[0]}, which shapes what is learnt; fit again")
     fitted, options = detector.fitted_, Options(detector.fitted_.device, verbose)
-    judge = Judge(fitted.model, detector.scoring()).eval()
+    judge = Judge(fitted.model, detector.scoring(), fitted.judge.usual).eval()
     calibration = calibrated(detector, judge, good, options)
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
@@ -849,6 +890,7 @@ class Detector(Declared, _Outlier, _Estimator):
     tile: Side | None = param(None, "side in pixels of the crops that are learnt and judged; None: the whole picture")
     overlap: Whole | None = param(None, "pixels that neighbouring crops share at least; None: a quarter of the tile")
     sigma: Spread = param(4.0, "standard deviation of the Gaussian that smooths the map, in pixels of the network's input")
+    studentise: bool = param(False, "whether maps are measured, place by place, by what good pictures show there")
     image_score: str = param("max", "how a map becomes a score: 'max', 'top_percent' or 'mean'")
     calibration: Rate | Literal["cross"] = param(0.2, "share of the good pictures set aside to calibrate; 'cross': all teach")
     target_fpr: Rate = param(0.05, "false-positive rate: the share of good pictures that may be called abnormal")
@@ -1034,7 +1076,10 @@ def restored(detector: "Detector", fitted: dict, tensors: dict[str, torch.Tensor
     with torch.device("meta"):
         model = detector.build(scoring.view.shape)
     state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    judge = Judge(filled(model, state).to(device), scoring).eval()
+    known = Usual(*(tensors[f"usual.{name}"] for name in ("mean", "spread"))) if detector.studentise else None
+    if known is not None:
+        known.check(scoring.view.shape)
+    judge = Judge(filled(model, state), scoring, known).eval().to(device)
     scores, peaks = (tensors[f"calibration.{name}"].numpy() for name in ("scores", "peaks"))
     if scores.ndim != 1 or scores.shape != peaks.shape or {scores.dtype.kind, peaks.dtype.kind} != {"f"}:
         raise G100Error(f"the scores of the calibration have the shapes {scores.shape} and {peaks.shape}")
