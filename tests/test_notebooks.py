@@ -1,6 +1,7 @@
-"""What keeps the notebooks and the package honest: in sync, clean, fresh, and they run."""
+"""What keeps the notebooks and the package honest: in sync, clean, fresh, their links lead somewhere, and they run."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,22 @@ def test_what_is_shown_stays_short(path):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         if cell.cell_type == "code" and not cell.source.startswith("#| export"):
             assert len(lines) <= 30, f"{len(lines)} lines: {lines[:2]}"
+
+
+def links(text: str) -> list[str]:
+    "The relative links of a Markdown text, code and formulas left out, without what stands behind #."
+    text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", "", text, flags=re.DOTALL)
+    return [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?:|mailto:|#", link)]
+
+
+@pytest.mark.parametrize("path", [*chapters(), *templates(), ROOT / "README.md"], ids=name)
+def test_every_link_leads_to_a_file(path):
+    if path.suffix == ".md":
+        texts = [path.read_text()]
+    else:
+        texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    lost = [link for text in texts for link in links(text) if not (path.parent / link).exists()]
+    assert not lost
 
 
 def test_readme_is_what_the_index_says():
