@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from g100.algorithms.semiorth import SemiOrthogonal
+from g100.experiments.watch import audit
 from g100.foundations.detector import folds, load, split
 from g100.foundations.errors import G100Error
 from g100.foundations.pictures import as_image_set
@@ -115,6 +117,25 @@ def test_recalibrating_keeps_what_is_usual_and_refuses_another_smoothing():
     detector.set_params(image_score="mean").recalibrate(pictures(20, 16, seed=3))
     assert detector.fitted_.judge.usual is known and len(detector.calibration_scores_) == 20
     assert "sigma was 1.0 at fit" in line_of(detector.set_params(sigma=3.0).recalibrate, pictures(20, 16, seed=3))
+
+
+def test_an_audit_measures_each_picture_by_others():
+    X = pictures(23, 16)
+    found = audit(MeanPicture(**SETTINGS, seed=1), X)
+    fitted = MeanPicture(**SETTINGS, calibration="cross", seed=1).fit(X)
+    np.testing.assert_array_equal(found.score, fitted.calibration_scores_)
+
+
+@pytest.mark.parametrize("calibration", [0.3, "cross"])
+def test_more_pictures_are_measured_too(calibration):
+    settings = SETTINGS | {"image_size": 64, "levels": (2,), "k": 8, "weights": "random", "target_fpr": 0.2}
+    detector = SemiOrthogonal(**settings, calibration=calibration).fit(pictures(30, 64))
+    before = detector.fitted_.judge.usual
+    detector.partial_fit(pictures(30, 64, seed=5))
+    after, maps = detector.fitted_.judge.usual, detector.inspect(pictures(40, 64, seed=6)).map
+    assert (after is before) == (calibration != "cross")
+    assert abs(maps.mean()) < 1 and np.abs(maps).max() < 20
+    assert "sigma was" in line_of(detector.set_params(sigma=2.5).partial_fit, pictures(9, 64, seed=7))
 
 
 @pytest.mark.parametrize("wrong", [torch.full((16, 16), float("nan")), torch.zeros(16, 16), torch.ones(16, 15),

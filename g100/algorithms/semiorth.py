@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from g100.foundations.detector import (
-    AFTERWARDS,
     Detector,
     Fitted,
     Judge,
     Lessons,
     Options,
+    afterwards,
     calibrated,
     changes,
     crossed,
@@ -325,7 +325,7 @@ def joined(parts: list[ImageSet]) -> ImageSet:
 def admit(detector: "SemiOrthogonal", lessons: Lessons) -> None:
     "G100Error for what cannot be added to the statistics of a fitted detector."
     fitted = detector.fitted_
-    if stale := [what for name, what in changes(detector).items() if name not in AFTERWARDS]:
+    if stale := [what for name, what in changes(detector).items() if name not in afterwards(detector)]:
         raise G100Error(f"partial_fit: {stale[0]}; fit anew")
     if lessons.device != fitted.device:
         raise G100Error(f"partial_fit: device {lessons.device}, but the detector is on {fitted.device}; leave device out")
@@ -365,7 +365,7 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
     fitted = detector.fitted_
     teach, held_out = parted(detector, Lessons(good, fitted.scoring, detector.batch_size, options))
     model, scatter, seen = retaught(fitted.model, fitted.notes["seen"], teach)
-    judge, epsilon = Judge(model, detector.scoring()).eval(), detector.epsilon
+    judge, epsilon = Judge(model, detector.scoring(), fitted.judge.usual).eval(), detector.epsilon
     if detector.calibration == "cross":
         asked = replace(teach, pictures=held_out, scoring=judge.scoring)
         said = told_across(model, scatter, seen, epsilon, asked, scatter.new_empty(0, *model.mean.shape))

@@ -20,10 +20,10 @@ from g100.foundations.detector import (
     Judge,
     Lessons,
     Options,
+    across,
     built,
     good_only,
     kept_of,
-    out_of_fold,
     pick_device,
     recorded,
     stacked,
@@ -44,7 +44,7 @@ def audit(detector: Detector, X, y=None, *, device: str = "auto", verbose: bool 
     good, options = good_only(as_image_set(X), y), Options(pick_device(device), verbose)
     lessons = Lessons(good, detector.scoring(), detector.batch_size, options)
     judge = Judge(built(detector, lessons), lessons.scoring)
-    said = out_of_fold(judge, lessons, detector.learn_across(judge.model, lessons))
+    said = across(detector, judge, lessons, detector.learn_across(judge.model, lessons))
     found = [(maps, score) for _, maps, score in sorted(said, key=lambda row: row[0])]
     calibration = recorded(detector, (kept_of(*row) for row in found), "cross")
     maps, scores = (stacked(list(column)) for column in zip(*found, strict=True))

@@ -7,8 +7,8 @@ __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', '
            'plotted', 'chosen', 'rescaled', 'known_calibration', 'Inspection', 'split', 'good_only', 'generator',
            'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid',
            'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds',
-           'raw_of', 'out_of_fold', 'crossed', 'sums_of', 'usual_of', 'measured_out_of_fold', 'copies_in',
-           'warn_of_copies', 'warn_of_shared', 'check_names', 'check_framing', 'check_common', 'changes',
+           'raw_of', 'out_of_fold', 'sums_of', 'usual_of', 'measured_out_of_fold', 'across', 'crossed', 'copies_in',
+           'warn_of_copies', 'warn_of_shared', 'check_names', 'check_framing', 'check_common', 'afterwards', 'changes',
            'warn_of_changes', 'register', 'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of',
            'built', 'enough_memory', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector', 'thawed',
            'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
@@ -589,13 +589,6 @@ def out_of_fold(judge: Judge, lessons: Lessons, said: Iterable) -> Iterator[tupl
             whole = laid(judge.scoring, image_size(pictures.images[i]), found, lessons.device) if lessons.tiled else next(found)
             yield int(i), *finite(*whole, (pictures.names[i],))
 
-
-def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Calibration:
-    "The record of what `learn_across` says of each picture."
-    found = out_of_fold(judge, lessons, said) if not detector.studentise else measured_out_of_fold(judge, lessons, list(said))
-    rows = {i: kept_of(maps, score) for i, maps, score in found}
-    return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
-
 # %% ../../nbs/1_foundations/08_detector.ipynb #e8665a52
 def sums_of(judge: Judge, lessons: Lessons, which: Iterable[int], raw: torch.Tensor) -> torch.Tensor:
     "Eq. 2 of the scores' chapter for raw maps (n, h, w) of pictures with these numbers, or of their crops: (3, H, W)."
@@ -624,6 +617,17 @@ def measured_out_of_fold(judge: Judge, lessons: Lessons, said: list) -> Iterator
         others = usual(total - part).to(lessons.device)
         yield from out_of_fold(Judge(judge.model, judge.scoring, others), lessons, [one])
     judge.usual = usual(total).to(lessons.device)
+
+
+def across(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Iterator[tuple]:
+    "For what `learn_across` says: the number of each picture, its map (1, H, W) and its score (1,), measured if need be."
+    return measured_out_of_fold(judge, lessons, list(said)) if detector.studentise else out_of_fold(judge, lessons, said)
+
+
+def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Calibration:
+    "The record of what `learn_across` says of each picture."
+    rows = {i: kept_of(maps, score) for i, maps, score in across(detector, judge, lessons, said)}
+    return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #7e23ba73
 def copies_in(images: Sequence) -> list[tuple[int, int]]:
@@ -702,6 +706,11 @@ def check_common(detector: "Detector") -> None:
 AFTERWARDS = ("sigma", "image_score", "opening", "target_fpr", "confidence")  # what `recalibrate` takes over
 
 
+def afterwards(detector: "Detector") -> tuple[str, ...]:
+    "AFTERWARDS, without what shapes the smoothed maps where good ones said what is usual in them."
+    return tuple(name for name in AFTERWARDS if not (detector.studentise and name in ("sigma", "opening")))
+
+
 def changes(detector: "Detector") -> dict[str, str]:
     "What was set to another value since the fit, and how, by name; `batch_size` decides nothing and is left out."
     now, then = detector.get_params(), detector.fitted_.parameters
@@ -712,7 +721,7 @@ def changes(detector: "Detector") -> dict[str, str]:
 def warn_of_changes(detector: "Detector") -> None:
     "A warning for each parameter that was changed since the fit, and how to go on."
     for name, what in changes(detector).items():
-        way = "recalibrate(good pictures) or fit again" if name in AFTERWARDS else "fit again"
+        way = "recalibrate(good pictures) or fit again" if name in afterwards(detector) else "fit again"
         warnings.warn(f"{what}: verdicts are those of the fit; {way} to go by the new value", stacklevel=4)
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #ce610cc0
@@ -837,8 +846,7 @@ def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: 
 def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     "The fitted record with the scoring and the thresholds that the parameters of today and good pictures give."
     check_is_fitted(detector, "fitted_")
-    fixed = set(AFTERWARDS) - ({"sigma", "opening"} if detector.studentise else set())
-    if stale := [what for name, what in changes(detector).items() if name not in fixed]:
+    if stale := [what for name, what in changes(detector).items() if name not in afterwards(detector)]:
         raise G100Error(f"recalibrate: {stale[0]}, which shapes what is learnt; fit again")
     fitted, options = detector.fitted_, Options(detector.fitted_.device, verbose)
     judge = Judge(fitted.model, detector.scoring(), fitted.judge.usual).eval()

@@ -280,7 +280,7 @@ class Objective(NamedTuple):
 # %% ../../nbs/1_foundations/14_loop.ipynb #80d86b84
 def shaping(detector: "TrainedDetector", model: nn.Module, lessons: Lessons) -> dict:
     "Everything that shapes a detector's training beside its recipe and the pictures that teach and validate."
-    aside = {*FREE, *AFTERWARDS, "cache_gigabytes", *type(detector).unseen}
+    aside = {*FREE, *AFTERWARDS, "studentise", "cache_gigabytes", *type(detector).unseen}
     told = {name: value for name, value in detector.get_params().items() if name not in aside}
     given = [digest(m.net.state_dict()) for m in model.modules() if isinstance(m, Backbone)]
     labelled = None if lessons.abnormal is None else lessons.abnormal.sha256
