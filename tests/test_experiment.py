@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import psutil
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from g100.experiments.experiment import PIXEL, metric_shape, pixel_metrics, run_experiment, write_results
-from g100.experiments.report import pixels_said
+from g100.experiments.report import kernel_manager, pixels_said
 from g100.foundations.detector import Inspection
 from g100.foundations.metrics import PIXEL_SCORES, aupimo, aupro, auroc, average_precision, f1_at, f1_max
 from g100.foundations.pictures import ImageSet
@@ -127,3 +128,10 @@ def test_aupimo_of_each_picture_is_written_down(done, tmp_path):
     values = [float(line["aupimo"]) for line in lines if line["aupimo"]]
     assert len(values) == 8 and all((line["label"] == "1") == bool(line["aupimo"]) for line in lines)
     assert np.mean(values) == pytest.approx(json.loads((tmp_path / "result" / "metrics.json").read_text())["aupimo"], abs=1e-5)
+
+
+def test_a_kernel_whose_file_is_gone_ends_without_a_word(tmp_path):
+    "Whoever asked for it was stopped, and has taken the folder away."
+    argv = [word.format(connection_file=tmp_path / "gone" / "kernel.json") for word in kernel_manager().kernel_spec.argv]
+    done = subprocess.run(argv, capture_output=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"") and not list(tmp_path.iterdir())

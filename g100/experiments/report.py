@@ -158,12 +158,16 @@ def template(name: str) -> Path:
     return found[name]
 
 # %% ../../nbs/3_experiments/23_report.ipynb #fa91225b
-START = """import sys
+START = """import os, sys
 sys.path.insert(0, {home!r})
 import g100
 del sys.path[0]
 from ipykernel.kernelapp import launch_new_instance
-launch_new_instance()"""
+try:
+    os.stat(sys.argv[sys.argv.index("-f") + 1])
+    launch_new_instance()
+except FileNotFoundError:
+    sys.exit(1)"""
 
 
 def kernel_manager(folder: Path | None = None) -> type:
