@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import binom
 
 from g100.algorithms.kdad import KDAD
@@ -30,7 +31,7 @@ from g100.foundations.runtime import as_wide, compared, laid_together, load_expo
 from g100.foundations.views import View
 from tests.notebooks import ROOT
 from tests.test_contract import short
-from tests.toys import MeanPicture, line_of, pictures, spotted
+from tests.toys import MeanPicture, line_of, pictures, refused, spotted
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -122,6 +123,10 @@ def test_what_learns_by_itself_goes_into_the_engine_as_a_whole():
     np.testing.assert_allclose(new.inspect(SEEN).map, old.inspect(SEEN).map, rtol=1e-5)
     new.sigma = 2.0
     assert new.recalibrate(GOOD).fitted_.judge.engine is not None
+
+
+@pytest.mark.slow
+def test_models_of_the_others_judge_in_the_engine_too():
     cross = MeanPicture(engine="onnx", calibration="cross").fit(GOOD, device="cpu")
     expected = MeanPicture(calibration="cross").fit(GOOD, device="cpu").calibration_scores_
     np.testing.assert_allclose(cross.calibration_scores_, expected, rtol=1e-5)
@@ -152,6 +157,19 @@ def test_a_missing_extra_is_one_line_and_auto_does_without(monkeypatch):
     assert chosen_engine("auto", "fp32") == "torch"
     assert 'pip install "g100[onnx]"' in line_of(PatchCore(engine="onnx").fit, GOOD)
     assert 'pip install "g100[openvino]"' in line_of(detector("patchcore").export, "nowhere", "openvino")
+
+
+def test_the_command_exports_and_says_what_was_compared(within, tmp_path):
+    model, good = detector("patchcore").save(tmp_path / "model"), tmp_path / "good"
+    good.mkdir()
+    for i, picture in enumerate(pictures(4, 70, seed=5)):
+        Image.fromarray(picture).save(good / f"{i}.png")
+    done = within("export", model, "--out", tmp_path / "out", "--check", good)
+    assert done.returncode == 0 and "compared on 4 pictures (the pictures given): 0 verdicts changed" in done.stdout
+    assert load_exported(tmp_path / "out").card["certificate"]["pictures"] == 4
+    refused(within("export", model, "--out", tmp_path / "two", "--engine", "torch"), "`save`")
+    refused(within("export", model, "--out", tmp_path / "two", "--precision", "int8"), "engine='openvino'")
+    refused(within("export", model, "--out", tmp_path / "out"), "exists")
 
 
 # ---- what is refused
@@ -246,7 +264,7 @@ class Off(Engine):
 
 
 def test_the_threshold_of_a_part_set_aside_is_the_engines_own(tmp_path):
-    model = short("semi-ort", calibration=0.3).fit(GOOD, device="cpu")
+    model = MeanPicture(calibration=0.3).fit(GOOD, device="cpu")
     again = load_exported(model.export(tmp_path / "out", "onnx") and tmp_path / "out")
     held = model.fitted_.held_out
     old, new = model.inspect(held), again.inspect(held)
@@ -305,6 +323,7 @@ def test_the_tail_of_a_binomial_is_scipys(n, p):
     np.testing.assert_allclose(_tail(m, n, p), binom.sf(np.arange(m), n, p), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_kdads_gradients_are_exported_unrolled_and_its_loss_says_why_not():
     model = KDAD(method="plain", image_size=32, width=4, levels=(1, 2), **NET).build((32, 32))
     x = torch.rand(3, 3, 32, 32)

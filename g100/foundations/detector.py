@@ -545,7 +545,7 @@ def name_of(cls: type) -> str:
     "The name under which a detector class is listed; where it is found, if it is not."
     return next((name for name, place in algorithms().items() if place == place_of(cls)), place_of(cls))
 
-# %% ../../nbs/1_foundations/08_detector.ipynb #5db00d55
+# %% ../../nbs/1_foundations/08_detector.ipynb #0396d6fa
 SHOWN = 300  # good pictures by which int8 sets its ranges, at most
 
 

@@ -9,7 +9,7 @@ __all__ = ['FIGURE', 'EXPORTED', 'FILES', 'LARGEST', 'TIE', 'stacked', 'joined',
            'read_exported', 'scoring_from', 'calibration_from', 'Exported', 'load_exported', 'graph_of', 'compared',
            'certified', 'exported_from', 'write_exported', 'export']
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #daf3e36c
+# %% ../../nbs/1_foundations/39_runtime.ipynb #046c4234
 import base64
 import hashlib
 import html
@@ -27,7 +27,7 @@ import numpy as np
 from .calibration import Calibration, min_max
 from .engines import Engine, chosen_engine, compiled
 from .errors import G100Error, printable, unknown
-from .folders import fresh_folder, write_text
+from .folders import check_goal, fresh_folder, write_text
 from g100.foundations.maps import (
     IMAGE_SCORES,
     as_uint8,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #4210c294
+# %% ../../nbs/1_foundations/39_runtime.ipynb #672ccee0
 def stacked(arrays: list[np.ndarray]) -> np.ndarray:
     "The arrays (B, ...) as one (N, ...); as one of N objects where their shapes behind the first number differ."
     if len({a.shape[1:] for a in arrays}) == 1:
@@ -77,7 +77,7 @@ def painted(verdicts: "Inspection", i: int, longest: int | None = None) -> np.nd
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return overlay(image, verdicts.map[i], verdicts.mask[i], view, verdicts.calibration.color_range)
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #1dcbb8ca
+# %% ../../nbs/1_foundations/39_runtime.ipynb #ed6508b1
 FIGURE = '<figure style="margin:4px;width:{side}px;overflow-wrap:anywhere;font-size:11px;text-align:center">{inside}</figure>'
 
 
@@ -108,7 +108,7 @@ def plotted(verdicts: "Inspection", i: int) -> "Figure":
         axis.set_axis_off()
     return figure
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #cd2ad2b5
+# %% ../../nbs/1_foundations/39_runtime.ipynb #ff21b5ca
 def chosen(verdicts: "Inspection", which) -> "Inspection":
     "The verdicts on the pictures that a number, a slice, an array of numbers or booleans, or a name stands for."
     if isinstance(which, str):
@@ -120,7 +120,7 @@ def chosen(verdicts: "Inspection", which) -> "Inspection":
     images = None if verdicts.images is None else verdicts.images[rows]
     return replace(verdicts, names=tuple(verdicts.names[i] for i in rows), images=images, **arrays)
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #fbdd7714
+# %% ../../nbs/1_foundations/39_runtime.ipynb #676bcc4a
 def rescaled(verdicts: "Inspection") -> "Inspection":
     "The verdicts with maps, scores and calibration by Eq. 7 of the calibration's chapter."
     record = known_calibration(verdicts)
@@ -138,7 +138,7 @@ def known_calibration(verdicts: "Inspection") -> Calibration:
         raise G100Error("this Inspection does not know its calibration; take one that a detector's inspect gave")
     return verdicts.calibration
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #9d78b20c
+# %% ../../nbs/1_foundations/39_runtime.ipynb #eb9554dc
 @dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
     """What a detector says of N pictures: one score, one map, one mask, one verdict each.
@@ -203,7 +203,7 @@ class Inspection:
         images = None if any(p.images is None for p in parts) else joined([p.images for p in parts])
         return cls(tuple(name for p in parts for name in p.names), *arrays, images, parts[0].scoring, parts[0].calibration)
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #208339f8
+# %% ../../nbs/1_foundations/39_runtime.ipynb #e41d0b68
 @dataclass(frozen=True)
 class Scoring:
     "How a picture becomes a map and a score, whatever the algorithm."
@@ -225,7 +225,7 @@ class Scoring:
             return View(tuple(side.stop - side.start for side in content(self.view, size)))
         return self.view
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #180b5826
+# %% ../../nbs/1_foundations/39_runtime.ipynb #d6cd1ecc
 def cut(images: ImageSet, tile: int, overlap: int) -> ImageSet:
     "All crops of all pictures, row by row, read when asked for. Raises G100Error for a picture smaller than a crop."
     crops, names, labels = [], [], []
@@ -246,7 +246,7 @@ def within(view: View, image) -> tuple[slice, slice] | None:
     "The rows and columns of the view that show that picture and not padding; None where all of them do."
     return content(view, image_size(image)) if view.fit == "pad" else None
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #fbda08cb
+# %% ../../nbs/1_foundations/39_runtime.ipynb #9f2807a0
 def finite(maps: np.ndarray, scores: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     "The same maps (B, H, W) and scores (B,); G100Error that names the first picture whose map or score is NaN or infinite."
     good = np.isfinite(maps.sum(axis=(1, 2))) & np.isfinite(scores)
@@ -261,7 +261,7 @@ def decided(part: ImageSet, maps: np.ndarray, score: np.ndarray, scoring: Scorin
     mask = segment(maps, calibration.pixel_threshold, scoring.opening)
     return Inspection(part.names, score, maps, mask, score > calibration.threshold, part, scoring, calibration)
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #bbda0a6d
+# %% ../../nbs/1_foundations/39_runtime.ipynb #b40c3714
 def as_wide(maps: np.ndarray, size: tuple[int, int], sigma: float = 0.0) -> np.ndarray:
     "Maps (B, h, w) float32 up-sampled to (H, W), then smoothed: Eq. 4 of the maps' chapter, (B, H, W)."
     if not sigma and size == maps.shape[1:]:
@@ -299,7 +299,7 @@ def laid_together(size: tuple[int, int], scoring: Scoring, maps: np.ndarray) -> 
             whole[top : top + scoring.tile, left : left + scoring.tile] += np.outer(down, across) * next(crops)
     return whole
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #cda237f7
+# %% ../../nbs/1_foundations/39_runtime.ipynb #c3a75cee
 def shown(images: ImageSet, view: View, batch_size: int) -> Iterator[np.ndarray]:
     "The pictures in their order as float32 arrays (B, 3, h, w), decoded ahead. G100Error that names one."
 
@@ -341,7 +341,7 @@ def told_in_crops(run: Callable, images: ImageSet, scoring: Scoring, batch_size:
         maps, scores = (np.concatenate(column) for column in zip(*map(run, crops), strict=True))
         yield laid_together(whole.images[0].shape[:2], scoring, maps)[None], scores.max(keepdims=True)
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #bbc7f52d
+# %% ../../nbs/1_foundations/39_runtime.ipynb #1f21abaa
 EXPORTED = 1  # the format of the folder; a change that old code cannot read raises it
 FILES = {"onnx": ("graph.onnx",), "openvino": ("graph.xml", "graph.bin")}
 LARGEST = 2**34  # bytes of a file of a graph
@@ -388,7 +388,7 @@ def calibration_from(told: dict) -> Calibration:
     "The calibration of a card."
     return Calibration(**told | {name: np.array(told[name], np.float32).reshape(-1) for name in ("scores", "peaks")})
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #89d6e1f1
+# %% ../../nbs/1_foundations/39_runtime.ipynb #f7994d91
 @dataclass(frozen=True, eq=False, repr=False)
 class Exported:
     "A detector that judges by a graph and learns nothing, as `load_exported` gives it."
@@ -443,7 +443,7 @@ def load_exported(directory) -> Exported:
         why = str(error) if isinstance(error, G100Error) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise G100Error(f"{printable(directory)}: cannot be opened as an exported model: {why}") from None
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #4951bd47
+# %% ../../nbs/1_foundations/39_runtime.ipynb #c4ff0f87
 def graph_of(judge: "nn.Module", engine: str, precision: str, samples: list[np.ndarray] | None = None) -> Engine:
     "Model and scoring in an engine; where pictures are padded the model alone, which gives the raw map."
     size, model = judge.scoring.view.shape, judge.model
@@ -485,7 +485,7 @@ def certified(detector, exported: Exported, images: ImageSet | None, which: str)
                         f"{found['score_difference']:.1e}; nothing is written")  # fmt: skip
     return replace(exported, card=dict(exported.card) | {"certificate": found})
 
-# %% ../../nbs/1_foundations/39_runtime.ipynb #3fafddee
+# %% ../../nbs/1_foundations/39_runtime.ipynb #25323363
 def exported_from(detector, engine: str, precision: str, images: ImageSet | None) -> Exported:
     "A fitted detector as an exported model, not yet compared; images: good pictures, for int8."
     fitted = detector.fitted_
@@ -519,6 +519,7 @@ def export(detector, directory, engine: str, precision: str, check, force: bool)
     engine = chosen_engine(engine, precision)
     if engine == "torch":
         raise G100Error('export: engine="torch" is what `save` writes; take "onnx" or "openvino"')
+    check_goal(Path(directory), force)
     held, which = detector.fitted_.held_out, "calibration"
     if check is not None:
         held, which = as_image_set(check), "the pictures given"
