@@ -40,7 +40,8 @@ def declared(key: str) -> dict[str, str]:
 
 
 CORE = set(declared("requirements").values())
-EXTRAS = {name: set(declared(f"{name}_requirements").values()) for name in ("report", "train", "demo", "cluster", "lite2")}
+NAMES = ("report", "train", "demo", "cluster", "lite2", "onnx", "openvino")
+EXTRAS = {name: set(declared(f"{name}_requirements").values()) for name in NAMES}
 OPTIONAL = set().union(*EXTRAS.values())
 SMALL = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 1, "epochs": 1, "sigma": 1}
 TINY = {"backbone": "resnet18", "weights": "random", "image_size": 64}
@@ -115,14 +116,14 @@ def required(wheel: Path) -> dict[str | None, set[str]]:
 
 def test_the_wheel_has_the_extras(wheel):
     found = required(wheel)
-    assert set(found) == {None, "report", "train", "demo", "lab", "cluster", "lite2", "dev"}
+    assert set(found) == {None, "lab", "dev", *NAMES}
     assert found[None] == set(declared("requirements"))
-    for name in ("report", "train", "cluster", "lite2"):
+    for name in set(NAMES) - {"demo"}:
         assert found[name] == set(declared(f"{name}_requirements")) and found[name]
     assert not found[None] & {"accelerate", "matplotlib", "papermill", "nbconvert", "ipykernel", "distributed"}
     assert found["demo"] == found["report"] | {"elpv-dataset"}
     for name in ("dev", "lab"):
-        assert found["demo"] | found["train"] | found["cluster"] | found["lite2"] < found[name]
+        assert set().union(*(found[other] for other in NAMES)) < found[name]
     assert {"pytest", "hypothesis", "nbdev", "ruff"} <= found["dev"] and "jupyterlab" in found["lab"]
 
 

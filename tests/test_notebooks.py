@@ -25,7 +25,7 @@ def test_package_is_what_the_notebooks_export(tmp_path):
     for file in ("settings.ini", "setup.py", "README.md"):
         shutil.copy(ROOT / file, copy)
     (copy / "g100").mkdir()
-    for file in ("__init__.py", "__main__.py"):
+    for file in ("__init__.py", "__main__.py", "runtime.py"):
         shutil.copy(ROOT / "g100" / file, copy / "g100")
     subprocess.run([BIN / "nbdev_export"], check=True, cwd=copy)
 

@@ -224,6 +224,13 @@ class Disagreement(nn.Module):
         "The maps (B, h, w) and, as scores, L (B,)."
         return self.by(self.method, x)
 
+    def exportable(self, size: tuple[int, int], map_alone: bool = True) -> nn.Module:
+        "A module of the same map that torch.export can follow. Raises G100Error where there is none."
+        if self.method != "discrepancy" and not map_alone:
+            raise G100Error(f"method={self.method!r} with image_score='loss': the unrolled graph gives the map alone; take "
+                            "another image_score, or method='discrepancy'")  # fmt: skip
+        return self if self.method == "discrepancy" else unrolled(self, size)
+
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #7beac733
 def unrolled(model: Disagreement, size: tuple[int, int]) -> GraphModule:
     "The map of any number of pictures of `size` (H, W) as plain operations, those of the backward pass among them."

@@ -13,7 +13,6 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import binom
 
 from .errors import G100Error
 
@@ -29,8 +28,15 @@ def _beyond(n: int, target_fpr: float, confidence: float | None = None) -> int:
     "m of Eq. 4, or of Eq. 9 where a confidence is asked for: how many of the n + 1 ranks lie beyond the threshold."
     m = math.floor((n + 1) * _alpha(target_fpr))
     if confidence is not None:
-        m = int((binom.sf(np.arange(m), n, target_fpr) >= _sure(confidence) - 1e-12).sum())
+        m = int((_tail(m, n, target_fpr) >= _sure(confidence) - 1e-12).sum())
     return max(1, m)
+
+
+def _tail(m: int, n: int, p: float) -> np.ndarray:
+    "P(X > j) for j = 0 ... m - 1, where X is binomial (n, p), float64 (m,); without SciPy, for models that judge alone."
+    j = np.arange(1, m)
+    steps = np.log((n - j + 1) / j) + math.log(p) - math.log1p(-p)
+    return 1 - np.cumsum(np.exp(n * math.log1p(-p) + np.concatenate([np.zeros(min(m, 1)), np.cumsum(steps)])))
 
 
 def _sure(confidence: float) -> float:

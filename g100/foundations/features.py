@@ -236,6 +236,7 @@ class Backbone(nn.Module):
         for statistic in ("mean", "std"):
             value = torch.tensor(self.net.default_cfg[statistic]).view(1, 3, 1, 1)
             self.register_buffer(statistic, value)
+        self.engine = None  # an Engine that computes the same maps, or torch
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -243,7 +244,9 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        "Feature maps of pictures in [0, 1], normalised here; gradients with respect to x are possible."
+        "Feature maps of pictures in [0, 1], normalised here; gradients with respect to x are possible, but not in an engine."
+        if self.engine is not None and not torch.compiler.is_exporting():
+            return [torch.from_numpy(f) for f in self.engine(x.numpy())]
         maps = self.net(((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         return [f.permute(0, 3, 1, 2) for f in maps] if self.channels_behind else list(maps)
 

@@ -24,8 +24,6 @@ from glob import escape
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .errors import G100Error
 
 # %% ../../nbs/1_foundations/37_folders.ipynb #0150331d
@@ -64,6 +62,8 @@ def write_text(file, text: str) -> None:
 def locked(file, what=None, wait: bool = False) -> Iterator[None]:
     """Hold the lock of that name on `what`, its folder if nothing is named; it ends with the process. Without `wait`,
     G100Error if another process holds it."""
+    from filelock import FileLock, Timeout
+
     file = Path(file)
     holder = file.with_suffix(".holder")
     try:

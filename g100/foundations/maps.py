@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from .errors import G100Error, needs, unknown
 from .views import View
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what judges without torch has masks and tiles, too
+    import torch
     from matplotlib.figure import Figure
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #30ac6283
@@ -59,29 +58,37 @@ def smoothing_matrix(H: int, sigma: float) -> np.ndarray:
     return S
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #6aeada56
-def kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def kept(make: "Callable[..., torch.Tensor]") -> "Callable[..., torch.Tensor]":
     "`make`, whose last 64 tensors are kept for the next call with the same arguments."
 
     @lru_cache(maxsize=64)
     def made(*args):
+        import torch
+
         with torch.inference_mode(False):
             return make(*args)
 
     @wraps(make)
     def found(*args):
+        import torch
+
         return make(*args) if torch.compiler.is_exporting() else made(*args)
 
     return found
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #5180ce54
 @kept
-def _operator(h: int, H: int, sigma: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _operator(h: int, H: int, sigma: float, device: "torch.device", dtype: "torch.dtype") -> "torch.Tensor":
     "The matrix S U (H, h) of Eq. 4, kept for the next call."
+    import torch
+
     return torch.tensor(smoothing_matrix(H, sigma) @ upsampling_matrix(h, H), device=device, dtype=dtype)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #0c878725
-def _check(maps: torch.Tensor) -> None:
+def _check(maps: "torch.Tensor") -> None:
     "G100Error unless `maps` is a floating tensor (B, h, w) of at least one pixel."
+    import torch
+
     if not torch.is_tensor(maps) or not maps.is_floating_point():
         raise G100Error(f"maps must be a floating torch tensor (B, h, w), not {getattr(maps, 'dtype', type(maps))}")
     if maps.ndim != 3 or 0 in maps.shape[1:]:
@@ -96,8 +103,10 @@ def _two(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(H), int(W)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #347ecb84
-def full_size(maps: torch.Tensor, size: int | tuple[int, int], sigma: float = 0.0) -> torch.Tensor:
+def full_size(maps: "torch.Tensor", size: int | tuple[int, int], sigma: float = 0.0) -> "torch.Tensor":
     "Maps (B, h, w) bilinearly up-sampled to `size` H = W or (H, W), then smoothed by `sigma` pixels there: (B, H, W)."
+    import torch
+
     _check(maps)
     H, W = _two(size)
     if not sigma and (H, W) == tuple(maps.shape[1:]):
@@ -108,19 +117,21 @@ def full_size(maps: torch.Tensor, size: int | tuple[int, int], sigma: float = 0.
     return (rows @ maps.to(dtype) @ columns.T).to(maps.dtype)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #536bd5a3
-def upsample(maps: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
+def upsample(maps: "torch.Tensor", size: int | tuple[int, int]) -> "torch.Tensor":
     "Maps (B, h, w) bilinearly up-sampled to `size` H = W or (H, W), as (B, H, W); device and dtype are kept."
+    import torch.nn.functional as F
+
     _check(maps)
     return F.interpolate(maps[:, None], _two(size), mode="bilinear", align_corners=False)[:, 0]
 
 
-def smooth(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+def smooth(maps: "torch.Tensor", sigma: float) -> "torch.Tensor":
     "Maps (B, H, W) smoothed by a Gaussian of `sigma` pixels (0: as they are), mirrored at the borders; dtype is kept."
     _check(maps)
     return full_size(maps, tuple(maps.shape[1:]), sigma)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #20e1efbc
-def _top_percent(flat: torch.Tensor) -> torch.Tensor:
+def _top_percent(flat: "torch.Tensor") -> "torch.Tensor":
     "Mean of the highest 1 % (rounded up, so at least one) of each row."
     return flat.topk(math.ceil(flat.shape[1] / 100), dim=1).values.mean(dim=1)
 
@@ -132,7 +143,7 @@ IMAGE_SCORES = {
 }
 
 
-def image_score(maps: torch.Tensor, how: str = "max") -> torch.Tensor:
+def image_score(maps: "torch.Tensor", how: str = "max") -> "torch.Tensor":
     "One score a picture (B,) from its full-size map (B, H, W), Eq. 5; `how` is max, mean or top_percent."
     if how not in IMAGE_SCORES:
         raise unknown("image score", how, IMAGE_SCORES)
@@ -153,7 +164,7 @@ def segment(maps, threshold: float, opening: int = 3) -> np.ndarray:
     if opening < 1 or opening % 2 != 1:
         raise G100Error(f"opening must be an odd number of pixels, 1 for none: {opening}")
     above = maps > threshold
-    above = above.cpu().numpy() if torch.is_tensor(above) else np.asarray(above)
+    above = above.cpu().numpy() if hasattr(above, "cpu") else np.asarray(above)
     if above.ndim != 3:
         raise G100Error(f"maps must have the shape (B, H, W): {above.shape}")
     if opening > 1:
@@ -177,8 +188,11 @@ def disk(diameter: int) -> list[tuple[int, int]]:
     return [tuple(p) for p in np.argwhere(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter)))]
 
 
-def lowest(maps: torch.Tensor, diameter: int) -> torch.Tensor:
+def lowest(maps: "torch.Tensor", diameter: int) -> "torch.Tensor":
     "The erosion of maps (B, H, W): the minimum over a disk around each pixel, as far as it is inside the picture."
+    import torch
+    import torch.nn.functional as F
+
     H, W = maps.shape[1:]
     padded = F.pad(maps, [diameter // 2] * 4, value=float("inf"))
     eroded = maps
@@ -187,7 +201,7 @@ def lowest(maps: torch.Tensor, diameter: int) -> torch.Tensor:
     return eroded
 
 
-def opened(maps: torch.Tensor, diameter: int) -> torch.Tensor:
+def opened(maps: "torch.Tensor", diameter: int) -> "torch.Tensor":
     "Maps (B, H, W) opened by a disk of odd diameter in pixels, Eq. 6b; 1 leaves them as they are."
     return maps if diameter == 1 else -lowest(-lowest(maps, diameter), diameter)
 
@@ -203,30 +217,32 @@ def tile_starts(n: int, tile: int, overlap: int) -> np.ndarray:
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #9f307fc4
 @lru_cache(maxsize=64)
-def tile_weights(n: int, tile: int, overlap: int) -> tuple[np.ndarray, torch.Tensor]:
+def tile_weights(n: int, tile: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
     "The starts a_i (m,) of the crops on a side of n pixels, and their weights (m, tile), Eq. 7: each pixel's sum to 1."
     starts = tile_starts(n, tile, overlap)
     bump = np.sin(np.pi * (np.arange(tile) + 0.5) / tile) ** 2
     total = np.zeros(n)
     for a in starts:
         total[a : a + tile] += bump
-    weights = np.stack([bump / total[a : a + tile] for a in starts])
-    with torch.inference_mode(False):
-        return starts, torch.tensor(weights, dtype=torch.float32)
+    return starts, np.stack([bump / total[a : a + tile] for a in starts]).astype(np.float32)
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #cefb3e94
 class Mosaic:
     "The map (H, W) of a large picture from the maps of its crops; `corners` says where they lie, in order."
 
-    def __init__(self, size: tuple[int, int], tile: int, overlap: int, device: torch.device | str = "cpu"):
+    def __init__(self, size: tuple[int, int], tile: int, overlap: int, device: "torch.device | str" = "cpu"):
+        import torch
+
         (rows, row_weights), (columns, column_weights) = (tile_weights(n, tile, overlap) for n in size)
-        self.row_weights, self.column_weights = row_weights.to(device), column_weights.to(device)
+        self.row_weights, self.column_weights = (torch.tensor(w, device=device) for w in (row_weights, column_weights))
         self.corners = [(int(top), int(left)) for top in rows for left in columns]
         self.places = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
         self.tile, self.laid, self.map = tile, 0, torch.zeros(size, device=device)
 
-    def lay(self, maps: torch.Tensor) -> None:
+    def lay(self, maps: "torch.Tensor") -> None:
         "Add the maps (B, h, w) of the next B crops, brought to the size of a crop."
+        import torch
+
         for map in upsample(maps.float(), self.tile):
             (top, left), (i, j) = self.corners[self.laid], self.places[self.laid]
             weight = torch.outer(self.row_weights[i], self.column_weights[j])

@@ -13,21 +13,22 @@ import os
 import shutil
 import tempfile
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save_file
 
 from .errors import G100Error
 from .folders import fresh_folder, replaced, write_text
 from .pictures import regular
 
+if TYPE_CHECKING:  # what judges without torch reads cards, too
+    import torch
+
 # %% ../../nbs/1_foundations/26_store.ipynb #783293c1
-def digest(tensors: dict[str, torch.Tensor]) -> str:
+def digest(tensors: "dict[str, torch.Tensor]") -> str:
     "SHA-256 of named tensors: their names, types, shapes and bytes, in the order of the names."
+    import torch
+
     whole = hashlib.sha256()
     for name in sorted(tensors):
         t = tensors[name].detach().cpu().contiguous()
@@ -36,8 +37,11 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
     return whole.hexdigest()
 
 
-def write_tensors(file, tensors: dict[str, torch.Tensor], card: dict | None = None) -> None:
+def write_tensors(file, tensors: "dict[str, torch.Tensor]", card: dict | None = None) -> None:
     "Tensors, from whatever device, and a card in one safetensors file, whole or not at all."
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with replaced(file) as draft:
         try:
@@ -48,7 +52,11 @@ def write_tensors(file, tensors: dict[str, torch.Tensor], card: dict | None = No
 # %% ../../nbs/1_foundations/26_store.ipynb #c59cf929
 def check_size(file, what: str, most: int | None = None) -> None:
     "G100Error for what is no file, or one of more than so many bytes; None: as many as are free."
-    size, most = regular(file, what).st_size, psutil.virtual_memory().available if most is None else most
+    size = regular(file, what).st_size
+    if most is None:
+        import psutil
+
+        most = psutil.virtual_memory().available
     if size > most:
         raise G100Error(f"cannot read {what} {file}: it claims {size} bytes, more than {most}")
 
@@ -65,16 +73,19 @@ def record(text: str | bytes, numbers: bool = False) -> dict:
     return found
 
 
-def finite(t: torch.Tensor) -> bool:
+def finite(t: "torch.Tensor") -> bool:
     "Whether all numbers of a tensor are finite, of whatever type they are."
     if not (t.is_floating_point() or t.is_complex()):
         return True
     return bool((t.float() if t.is_floating_point() and t.element_size() == 1 else t).isfinite().all())
 
 # %% ../../nbs/1_foundations/26_store.ipynb #6c858d43
-def read_tensors(file, what: str, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:
+def read_tensors(file, what: str, remedy: str) -> "tuple[dict[str, torch.Tensor], dict]":
     """Tensors and card that `write_tensors` wrote. `what` it is ("checkpoint") and the `remedy` ("delete it") go into
     the G100Error for a file that is missing, truncated, altered, not finite or something else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
     try:
         check_size(file, what)
         data = Path(file).read_bytes()
@@ -113,7 +124,7 @@ def canonical(card: dict) -> str:
     return json.dumps(card, sort_keys=True, allow_nan=False, default=plain)
 
 
-def write_model(directory, card: dict, tensors: dict[str, torch.Tensor], force: bool = False) -> Path:
+def write_model(directory, card: dict, tensors: "dict[str, torch.Tensor]", force: bool = False) -> Path:
     "Write a model folder, whole or not at all; one that is there already is replaced only with `force`, see `fresh_folder`."
     card = {"format": FORMAT} | card
     with fresh_folder(directory, force) as draft:
@@ -149,7 +160,7 @@ def read_card(directory) -> dict:
     return card
 
 
-def read_model(directory) -> tuple[dict, dict[str, torch.Tensor]]:
+def read_model(directory) -> "tuple[dict, dict[str, torch.Tensor]]":
     "Card and tensors of a model folder, once it is sure that they are what `write_model` wrote. Raises G100Error."
     card, directory = read_card(directory), Path(directory)
     tensors, tied = read_tensors(directory / "model.safetensors", "model", "copy the whole model folder again")

@@ -1,0 +1,163 @@
+"""What an engine brings: ratios of things timed in turns in one process, one thread.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.engines [--turns 7] [--batch 16] [--data elpv:mono] [--parts] [--quality]
+
+Without an option: PatchCore (Lite0, 224 pixels, a bank of 3,276) in each engine against that engine's bare backbone and against
+torch, one picture against sixteen, and the fit. `--parts`: where the milliseconds of a picture go, for each detector.
+`--quality`: image AUROC and realised false-positive rate in each precision, fitted in it.
+"""
+
+import argparse
+import copy
+import functools
+import statistics
+import time
+import warnings
+
+import torch
+
+from g100 import PatchCore
+from g100.algorithms.neighbors import Neighbors
+from g100.foundations.detector import algorithm
+from g100.foundations.layouts import load_data
+from g100.foundations.maps import full_size, image_score, segment
+from g100.foundations.metrics import auroc
+from g100.foundations.views import View
+from tests.benchmarks.common import milliseconds
+
+WAYS = [("torch", "fp32"), ("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")]
+SIX = ("patchcore", "semi-ort", "riad", "favae", "kdad", "fcdd")
+
+
+def cpu() -> str:
+    "The processor, and which of its units matter here."
+    with open("/proc/cpuinfo") as file:
+        told = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
+    told = {name.strip(): value.strip() for name, value in told.items()}
+    units = [unit for unit in ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if unit in told.get("flags", "").split()]
+    return f"{told.get('model name')} ({', '.join(units) or 'none of VNNI, bf16, AMX'}), {torch.get_num_threads()} thread(s)"
+
+
+def in_memory(data: str, size: int = 224):
+    "Good pictures that teach and test pictures, decoded: arrays in an ImageSet."
+    parts = load_data(data)
+    return tuple(type(one)([one[i] for i in range(len(one))], one.names, one.labels, one.defects, [None] * len(one))
+                 for one in (parts.train, parts.test))  # fmt: skip
+
+
+def with_bank(train, bank: int, **parameters) -> PatchCore:
+    "PatchCore at 224 pixels with a bank of exactly so many patches, from 200 pictures, of which 160 teach."
+    ratio = (bank + 50) / (160 * 784)
+    detector = PatchCore(image_size=224, coreset_ratio=ratio, calibration=0.2, **parameters).fit(train[:200], device="cpu")
+    model = detector.fitted_.model
+    model.bank = model.bank[:bank].contiguous()
+    model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, 9)[1]
+    return detector
+
+
+def in_engine(detector: PatchCore, engine: str, precision: str, x: torch.Tensor) -> PatchCore:
+    "The same detector, its backbone computed elsewhere: what that costs, not what it says."
+    there = copy.deepcopy(detector)
+    net = there.fitted_.model.backbone
+    if engine != "torch":
+        net.engine = compiled(net, (224, 224), ("level2", "level3"), engine, precision, [x.numpy()])
+    return there
+
+
+def judging(args: argparse.Namespace) -> bool:
+    "PatchCore in each engine against its bare backbone and against torch; one picture against a batch."
+    train, test = in_memory(args.data)
+    few, x = test[: args.batch], torch.stack([View(224).image(test[i]) for i in range(args.batch)])
+    bare, whole, single, detector = {}, {}, {}, with_bank(train, args.bank)
+    for engine, precision in WAYS:
+        name, there = f"{engine} {precision}", in_engine(detector, engine, precision, x)
+        bare[name] = functools.partial(there.fitted_.model.backbone, x)
+        whole[name] = functools.partial(there.inspect, few)
+        single[name] = functools.partial(there.inspect, test[0])
+    with torch.inference_mode():
+        took = dict(zip(bare, milliseconds(*bare.values(), repeats=args.turns), strict=True))
+    all_of, one = (dict(zip(bare, milliseconds(*works.values(), repeats=args.turns), strict=True)) for works in (whole, single))
+    print(f"{'':14s} backbone  PatchCore   ratio   torch's / this   one picture / sixteen's a picture")
+    met = True
+    for name in bare:
+        a, b, faster = took[name] / args.batch, all_of[name] / args.batch, all_of["torch fp32"] / all_of[name]
+        print(f"{name:14s} {a:7.2f}  {b:8.2f} ms   {b / a:5.2f}   {faster:8.2f}         {one[name] / b:5.2f}", flush=True)
+        met &= name == "torch fp32" or name.endswith(("bf16", "int8")) or b / a <= 1.5
+    return met
+
+
+def fitting(args: argparse.Namespace) -> None:
+    "The fit in each engine, as users run it: all good pictures, the default parameters at 224 pixels."
+    train, _ = in_memory(args.data)
+    train = train[: args.train]
+    works = [functools.partial(PatchCore(image_size=224, engine=e, precision=p).fit, train, device="cpu") for e, p in WAYS[:3]]
+    took = milliseconds(*works, repeats=max(1, args.turns // 3))
+    for (engine, precision), value in zip(WAYS, took, strict=False):
+        print(f"fit of {len(train)} pictures, {engine} {precision}: {value / 1000:.2f} s, torch's / this {took[0] / value:.2f}")
+
+
+def clocked(parts: dict, name: str, work, *args):
+    "Do the work, and add its milliseconds to a part."
+    start = time.perf_counter()
+    found = work(*args)
+    parts.setdefault(name, []).append(1e3 * (time.perf_counter() - start))
+    return found
+
+
+def where(args: argparse.Namespace) -> None:
+    "Milliseconds a picture of each detector by part: view, model, reading of the map, mask; torch and OpenVINO."
+    train, test = in_memory(args.data)
+    for name in SIX:
+        few = {"epochs": 1} if name in SIX[2:] else {}
+        for engine in ("torch", "openvino"):
+            detector = algorithm(name)(engine=engine, **few).fit(train[:64], device="cpu")
+            judge, scoring, parts = detector.fitted_.judge, detector.fitted_.scoring, {}
+            with torch.inference_mode():
+                for _ in range(args.turns + 1):
+                    x = torch.stack([clocked(parts, "view", scoring.view.image, test[i]) for i in range(args.batch)])
+                    raw, own = clocked(parts, "model", judge.raw, x)
+                    maps = clocked(parts, "map", full_size, raw, scoring.view.shape, scoring.sigma)
+                    clocked(parts, "score", image_score, maps, "top_percent")
+                    clocked(parts, "mask", segment, maps.numpy(), detector.calibration_.pixel_threshold, scoring.opening)
+                    if hasattr(judge.model, "backbone"):
+                        clocked(parts, "of it the backbone", judge.model.backbone, x)
+            told = {part: statistics.median(value) * (1 if part == "view" else 1 / args.batch) for part, value in parts.items()}
+            print(f"{name:10s} {engine:9s}", "  ".join(f"{part} {value:.2f}" for part, value in told.items()), flush=True)
+
+
+def quality(args: argparse.Namespace) -> None:
+    "Image AUROC, realised false-positive rate and milliseconds a picture, fitted and judged in each precision."
+    train, test = in_memory(args.data)
+    for engine, precision in WAYS:
+        detector = PatchCore(image_size=224, engine=engine, precision=precision).fit(train[: args.train], device="cpu")
+        start = time.process_time()
+        found = detector.inspect(test)
+        took = 1e3 * (time.process_time() - start) / len(test)
+        good = test.labels == 0
+        print(f"{engine} {precision}: AUROC {auroc(test.labels, found.score):.4f}, false positives "
+              f"{found.is_anomalous[good].mean():.3f} of {good.sum()}, {took:.1f} ms of the processor", flush=True)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("turns", 7), ("batch", 16), ("bank", 3276)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--data", default="elpv:mono")
+    parser.add_argument("--train", type=int, default=10**6, help="so many good pictures at most, for the fit (0: none) and --quality")
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--quality", action="store_true")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(cpu(), flush=True)
+    if args.parts or args.quality:
+        where(args) if args.parts else quality(args)
+        return 0
+    met = judging(args)
+    if args.train:
+        fitting(args)
+    print("targets met" if met else "TARGETS MISSED")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
