@@ -12,6 +12,7 @@ from g100.experiments.watch import audit
 from g100.foundations.detector import folds, load, split
 from g100.foundations.errors import G100Error
 from g100.foundations.pictures import as_image_set
+from g100.foundations.runtime import load_exported
 from g100.foundations.scores import Usual, sums, usual
 from g100.foundations.store import read_model, write_model
 from tests.toys import MeanPicture, line_of, pictures, spotted
@@ -160,3 +161,14 @@ def test_a_studentised_judge_is_exported_with_any_number_of_pictures():
         for a, b in zip(exported(x), judge(x), strict=True):
             torch.testing.assert_close(a, b)
     assert isinstance(judge.usual, Usual)
+
+
+def test_an_exported_model_measures_too(tmp_path):
+    detector, X = MeanPicture(**SETTINGS, calibration=0.3).fit(pictures(30, 16)), spotted(5, 16)[0]
+    detector.export(tmp_path / "graph", engine="onnx")
+    found, asked = detector.inspect(X), load_exported(tmp_path / "graph").inspect(X)
+    np.testing.assert_allclose(asked.map, found.map, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(asked.is_anomalous, found.is_anomalous)
+    padded = MeanPicture(**SETTINGS | {"target_fpr": 0.2}, framing="pad", calibration=0.3).fit(pictures(20, 40)[:, :32])
+    assert "framing=\"pad\"" in line_of(lambda: padded.export(tmp_path / "no", engine="onnx"))
+    assert not (tmp_path / "no").exists()
