@@ -451,7 +451,7 @@ def graph_of(judge: "nn.Module", engine: str, precision: str, samples: list[np.n
         model = model.exportable(size, judge.scoring.image_score in IMAGE_SCORES)
     if judge.scoring.view.fit == "pad":
         if judge.usual is not None:
-            raise G100Error('export: studentise=True with framing="pad" is read outside of a graph; fit without padding, with an '
+            raise G100Error('export: studentise with framing="pad" is read outside of a graph; fit without padding, with an '
                             "image_size of the pictures' shape, or without studentise")  # fmt: skip
         return compiled(model, size, ("raw",), engine, precision, samples)
     return compiled(type(judge)(model, judge.scoring, judge.usual), size, ("map", "score"), engine, precision, samples)
