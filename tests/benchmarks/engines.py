@@ -19,9 +19,11 @@ import torch
 from g100 import PatchCore
 from g100.algorithms.neighbors import Neighbors
 from g100.foundations.detector import algorithm
+from g100.foundations.engines import compiled
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import full_size, image_score, segment
 from g100.foundations.metrics import auroc
+from g100.foundations.pictures import ImageSet
 from g100.foundations.views import View
 from tests.benchmarks.common import milliseconds
 
@@ -38,11 +40,12 @@ def cpu() -> str:
     return f"{told.get('model name')} ({', '.join(units) or 'none of VNNI, bf16, AMX'}), {torch.get_num_threads()} thread(s)"
 
 
-def in_memory(data: str, size: int = 224):
-    "Good pictures that teach and test pictures, decoded: arrays in an ImageSet."
+def in_memory(data: str, most: int = 10**6) -> tuple[ImageSet, ImageSet]:
+    "Good pictures that teach and test pictures, at most so many of each, decoded."
     parts = load_data(data)
-    return tuple(type(one)([one[i] for i in range(len(one))], one.names, one.labels, one.defects, [None] * len(one))
-                 for one in (parts.train, parts.test))  # fmt: skip
+    few = (one[:most] for one in (parts.train, parts.test))
+    return tuple(ImageSet([one[i] for i in range(len(one))], one.names, one.labels, one.defects, [None] * len(one))
+                 for one in few)  # fmt: skip
 
 
 def with_bank(train, bank: int, **parameters) -> PatchCore:
@@ -66,7 +69,7 @@ def in_engine(detector: PatchCore, engine: str, precision: str, x: torch.Tensor)
 
 def judging(args: argparse.Namespace) -> bool:
     "PatchCore in each engine against its bare backbone and against torch; one picture against a batch."
-    train, test = in_memory(args.data)
+    train, test = in_memory(args.data, 200)
     few, x = test[: args.batch], torch.stack([View(224).image(test[i]) for i in range(args.batch)])
     bare, whole, single, detector = {}, {}, {}, with_bank(train, args.bank)
     for engine, precision in WAYS:
@@ -106,11 +109,11 @@ def clocked(parts: dict, name: str, work, *args):
 
 def where(args: argparse.Namespace) -> None:
     "Milliseconds a picture of each detector by part: view, model, reading of the map, mask; torch and OpenVINO."
-    train, test = in_memory(args.data)
+    train, test = in_memory(args.data, 64)
     for name in SIX:
         few = {"epochs": 1} if name in SIX[2:] else {}
         for engine in ("torch", "openvino"):
-            detector = algorithm(name)(engine=engine, **few).fit(train[:64], device="cpu")
+            detector = algorithm(name)(engine=engine, **few).fit(train, device="cpu")
             judge, scoring, parts = detector.fitted_.judge, detector.fitted_.scoring, {}
             with torch.inference_mode():
                 for _ in range(args.turns + 1):
@@ -143,7 +146,7 @@ def main() -> int:
     for name, default in (("turns", 7), ("batch", 16), ("bank", 3276)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--data", default="elpv:mono")
-    parser.add_argument("--train", type=int, default=10**6, help="so many good pictures at most, for the fit (0: none) and --quality")
+    parser.add_argument("--train", type=int, default=10**6, help="good pictures at most, for the fit (0: none) and --quality")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--quality", action="store_true")
     args = parser.parse_args()
