@@ -63,9 +63,10 @@ def result(folder, tmp_path_factory):
 def test_run_leaves_everything_and_says_where(result):
     out, done = result
     left = {p.name for p in out.iterdir()}
-    assert left == {".g100", "metrics.json", "scores.csv", "report.ipynb", "report.html", "model", "pictures"}
+    pages = {"index.html", "page", "report.ipynb", "report.html"}
+    assert left == pages | {".g100", "metrics.json", "scores.csv", "model", "pictures"}
     assert len(list((out / "pictures").rglob("*.png"))) == 16
-    for name in ("report.html", "pictures", "scores.csv", "model"):
+    for name in ("index.html", "report.html", "pictures", "scores.csv", "model"):
         assert str(out / name) in done.stdout
     assert "image_auroc" in done.stdout and "remembering" in done.stderr, "a live progress bar"
     assert "Warning" not in done.stderr, "nothing but bars"

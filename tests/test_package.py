@@ -20,7 +20,8 @@ def test_wheel_holds_the_package_and_the_templates(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "g100").rglob("*.py")}
     templates = {f"g100/reports/{p.name}" for p in (ROOT / "nbs" / "reports").glob("*.ipynb")}
-    assert modules | templates | {"g100/book.mplstyle", "g100/py.typed"} <= names
+    page = {f"g100/foundations/page.{kind}" for kind in ("js", "css")}
+    assert modules | templates | page | {"g100/book.mplstyle", "g100/py.typed"} <= names
     assert not [name for name in names if name.startswith(("nbs", "tests"))]
 
 

@@ -64,7 +64,8 @@ def show_row(row: dict, out: Path) -> None:
     for name in SHOWN:
         value = row[name]
         print(f"  {name:18s} {'-' if value is None else f'{value:.4g}'}")
-    for what, where in (("report", "report.html"), ("pictures", "pictures"), ("scores", "scores.csv"), ("model", "model")):
+    written = {"page": "index.html", "report": "report.html", "pictures": "pictures", "scores": "scores.csv", "model": "model"}
+    for what, where in written.items():
         print(f"  {what:18s} {out / where}")
     if row.get("calibration_shortage"):
         print(f"warning: {row['calibration_shortage']}", file=sys.stderr)

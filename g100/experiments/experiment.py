@@ -7,7 +7,7 @@ __all__ = ['PIXEL', 'make_detector', 'ready_detector', 'image_metrics', 'metric_
            'pixel_metrics', 'timed', 'resident_peak', 'peak_memory_mb', 'versions', 'commit', 'machine', 'Experiment',
            'prepare', 'continued', 'noted', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
            'cell_text', 'text_of', 'check_vacant', 'write_scores', 'short', 'overlay_name', 'write_picture',
-           'write_results']
+           'write_shown', 'page_of', 'write_results']
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #095a68dc
 import csv
@@ -41,6 +41,7 @@ from ..foundations.maps import IMAGE_SCORES, image_score, overlay
 from ..foundations.metrics import PIXEL_SCORES, at_threshold, auroc, average_precision, f1_max, pixel_scores, regions_at
 from ..foundations.pictures import ImageSet, image_size, is_image, readable
 from ..foundations.folders import naming, write_text
+from ..foundations.page import files_of, keep_files, kinds_said, page_data, promise_said, run_data, told_of, write_page
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -349,16 +350,33 @@ def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, m
     Image.fromarray(painted).save(file, compress_level=1)
     return file
 
+# %% ../../nbs/3_experiments/22_experiment.ipynb #ead7634e
+def write_shown(folder: Path, number: int, verdicts: Inspection, i: int, image: np.ndarray, detector: Detector) -> dict:
+    "Write the overlay of verdict i and the files that the page shows as `number`; gives what the page is told of it."
+    file = write_picture(folder / "pictures", image, verdicts.names[i], verdicts.map[i], verdicts.mask[i], detector)
+    keep_files(folder / "page", number, files_of(verdicts, i, image))
+    return told_of(verdicts, i, image.shape[:2]) | {"picture": file.relative_to(folder / "pictures").as_posix()}
+
+
+def page_of(done: Experiment, rows: list[dict]) -> dict:
+    "The data of an experiment's page, from `rows` as `write_shown` gives them."
+    test, verdicts, name = done.data.test, done.verdicts, done.algorithm
+    title = f"{name} on {done.data.name}:{done.data.category}, seed {done.detector.seed}"
+    said = [promise_said(verdicts.calibration), kinds_said(test.labels, test.defects, verdicts.is_anomalous)]
+    run = run_data(rows, verdicts.calibration, name=name)
+    links = {"scores.csv": "scores.csv", "metrics.json": "metrics.json"}
+    return page_data(title, said, rows, [run], verdicts.calibration.target_fpr, test, links)
+
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ffe5e0d0
 def write_results(done: Experiment, folder) -> Path:
-    "Leave the model, the scores, a picture of every verdict, and last the row, in a folder; gives the folder back."
+    "Leave the model, the scores, pictures and a page of every verdict, and last the row, in a folder; gives the folder back."
     folder = check_vacant(folder)
     with naming(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         done.detector.save(folder / "model")
         write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
-        for i, name in enumerate(done.verdicts.names):
-            maps = done.verdicts.map[i], done.verdicts.mask[i]
-            write_picture(folder / "pictures", done.data.test[i], name, *maps, done.detector)
+        pictures = enumerate(done.data.test)
+        rows = [write_shown(folder, i, done.verdicts, i, image, done.detector) for i, image in pictures]
+        write_page(folder, page_of(done, rows))
         write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
     return folder

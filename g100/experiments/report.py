@@ -6,7 +6,7 @@
 __all__ = ['COMPLAINT', 'REPORT', 'START', 'QUIET', 'shown', 'table', 'plain', 'pixels_said', 'result_table', 'who_saw_what',
            'configuration_table', 'seconds_table', 'hindsight_table', 'plot_learning', 'plot_explanation', 'template',
            'kernel_manager', 'check_parameters', 'execute', 'to_html', 'run_report', 'is_first', 'checkpoint_of',
-           'inputs', 'experiment']
+           'inputs', 'link_page', 'experiment']
 
 # %% ../../nbs/3_experiments/23_report.ipynb #a17578f6
 import warnings
@@ -32,6 +32,7 @@ from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector
 from ..foundations.errors import MEMORY, G100Error, mishap, needs, printable, unknown
 from ..foundations.folders import fresh_folder, write_text
+from ..foundations.page import write_page
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector, plot_history
 from ..foundations.maps import canvas
@@ -265,6 +266,12 @@ def inputs(data: DataSet, detector: Detector) -> list[str | Path]:
     files = [getattr(one, "path", one) for one in (*parts, getattr(detector, "weights", None))]
     return [one for one in files if isinstance(one, (str, Path))]
 
+# %% ../../nbs/3_experiments/23_report.ipynb #1c248af8
+def link_page(folder: Path, report: str) -> None:
+    "Add a link to the report to the page of verdicts of a result."
+    data = json.loads((folder / "page" / "data.json").read_text(encoding="utf-8"))
+    write_page(folder, data | {"links": [["report", report], *data["links"]]})
+
 # %% ../../nbs/3_experiments/23_report.ipynb #f71d1427
 def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: bool = False, **options) -> dict:
     """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
@@ -280,6 +287,7 @@ def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: b
         checkpoint = checkpoint_of(out, force, resume) if trains else None
         where = {"out": str(draft), "checkpoint": checkpoint and str(checkpoint)}
         run_report("experiment", {"algorithm": algorithm, "data": data, **where, **options}, draft)
+        link_page(draft, "report.html")
         row = json.loads((draft / "metrics.json").read_text())
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
