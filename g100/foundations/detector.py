@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FIGURE', 'PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'stacked', 'joined', 'painted', 'gallery',
-           'plotted', 'chosen', 'rescaled', 'known_calibration', 'Inspection', 'split', 'good_only', 'generator',
-           'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'within', 'judged_whole', 'laid',
-           'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted', 'Lessons', 'folds',
-           'raw_of', 'out_of_fold', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared', 'check_names',
-           'check_framing', 'check_common', 'changes', 'warn_of_changes', 'register', 'place_of', 'brought',
-           'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'enough_memory', 'fitted_on', 'recalibrated',
-           'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored', 'try_out', 'load']
+           'plotted', 'chosen', 'highest', 'explained', 'rescaled', 'known_calibration', 'Inspection', 'split',
+           'good_only', 'generator', 'own_randomness', 'pick_device', 'Options', 'Scoring', 'Judge', 'cut', 'within',
+           'judged_whole', 'laid', 'judged_in_crops', 'finite', 'judged', 'kept_of', 'recorded', 'calibrated', 'Fitted',
+           'Lessons', 'folds', 'raw_of', 'out_of_fold', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared',
+           'check_names', 'check_framing', 'check_common', 'changes', 'warn_of_changes', 'register', 'place_of',
+           'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'built', 'enough_memory', 'fitted_on',
+           'recalibrated', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored',
+           'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import base64
@@ -136,6 +137,23 @@ def chosen(verdicts: "Inspection", which) -> "Inspection":
     images = None if verdicts.images is None else verdicts.images[rows]
     return replace(verdicts, names=tuple(verdicts.names[i] for i in rows), images=images, **arrays)
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #480fe0b2
+def highest(map: np.ndarray) -> tuple[float, float]:
+    "The place (y, x) of the highest value of a map (H, W), as shares of its sides, in [0, 1)."
+    y, x = np.unravel_index(map.argmax(), map.shape)
+    return (y + 0.5) / map.shape[0], (x + 0.5) / map.shape[1]
+
+
+def explained(detector: "Detector", images: ImageSet) -> "Figure":
+    "The figure of one verdict, with the evidence for it below."
+    if len(images) != 1:
+        raise G100Error(f"explain wants one picture, not {len(images)}")
+    verdict = detector.inspect(images)
+    figure, told = plotted(verdict, 0), detector.evidence(images, highest(verdict.map[0]))
+    if told:
+        figure.supxlabel(printable(told["said"]), fontsize=9, parse_math=False)
+    return figure
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #496099be
 def rescaled(verdicts: "Inspection") -> "Inspection":
     "The verdicts with maps, scores and calibration by Eq. 7 of the calibration's chapter."
@@ -211,6 +229,12 @@ class Inspection:
     def plot(self, i: int | str = 0) -> "Figure":
         "One picture, by number or name, beside itself with heat and outline: a matplotlib Figure. G100Error without [report]."
         return plotted(self[i], 0)
+
+    def explore(self):
+        "A widget in which every verdict can be looked at and the threshold moved; without [lab] the worst picture as a figure."
+        from g100.foundations.page import explored
+
+        return explored(self)
 
     @classmethod
     def join(cls, parts: list["Inspection"]) -> "Inspection":
@@ -955,9 +979,22 @@ class Detector(Declared, _Outlier, _Estimator):
         """
         return Inspection.join(list(self.inspect_batches(X, verbose=verbose, channels=channels, target_fpr=target_fpr)))
 
-    def explain(self, X):
-        "A matplotlib Figure of how one picture (X, an ImageSet of one) was judged; None where there is none to draw."
+    def explain(self, X) -> "Figure":
+        "A matplotlib Figure of how one picture was judged, at least it and its verdict. G100Error for several pictures."
+        return explained(self, as_image_set(X))
+
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        """What a verdict on one picture rests on at a place of its map, (y, x) in [0, 1): a sentence, `said`; where it is a
+        place in a good picture, its `name` and `place`. None for an algorithm that cannot tell."""
         return None
+
+    def watch(self, source, *, every: int = 1, settle: float = 1.0, channels: str = "rgb") -> Iterator[Inspection]:
+        """Inspections of one picture each, as they come: of a folder the new files, once they have not changed for `settle`
+        seconds, for ever; of a video or "camera:0" each `every`-th frame; of anything iterable one after the other."""
+        from g100.foundations.line import watched
+
+        check_is_fitted(self, "fitted_")
+        yield from watched(self, source, every, settle, channels)
 
     def anomaly_map(self, X) -> np.ndarray:
         "The anomaly maps (N, H, W) alone."

@@ -106,6 +106,7 @@ function explore(root, data, options) {
 
   const file = (run, kind, i) => {
     if (run.embedded) return run.embedded[kind][i];
+    if (run.files) i = run.files[i];
     return `${run.base}/${kind}/${String(i).padStart(6, "0")}.${kind === "map" ? "png" : "jpg"}`;
   };
   const frame = (run, i) => (run.frames && run.frames[i]) || [0, 0, 1, 1];

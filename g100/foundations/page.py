@@ -6,13 +6,14 @@
 __all__ = ['SIDES', 'PALETTE', 'OPACITY', 'COUNTED', 'POLICY', 'PAGE', 'WIDGET', 'shrunk', 'photo', 'heat_picture',
            'outline_path', 'worst_region', 'frame_of', 'unlike', 'told_of', 'files_of', 'file_name', 'keep_files',
            'percent', 'promise_said', 'kinds_said', 'ramp_of', 'run_data', 'page_data', 'asset', 'in_script',
-           'page_html', 'write_page', 'data_uri', 'embedded', 'inspection_data', 'widget']
+           'page_html', 'write_page', 'data_uri', 'embedded', 'inspection_data', 'widget', 'explored']
 
-# %% ../../nbs/1_foundations/40_page.ipynb #d48be545
+# %% ../../nbs/1_foundations/40_page.ipynb #1719dc6b
 import base64
 import html
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from PIL import Image
 
 import g100
 from .calibration import Calibration
-from .errors import escaped, needs
+from .errors import G100Error, escaped, needs
 from .folders import write_text
 from .maps import HEAT, as_uint8, relative
 from .views import View, geometry
 
-# %% ../../nbs/1_foundations/40_page.ipynb #33106dc7
+# %% ../../nbs/1_foundations/40_page.ipynb #65cd4ae1
 SIDES = {"thumb": 192, "image": 1024, "map": 160}  # pixels on the longer side, at most
 
 
@@ -43,7 +44,7 @@ def photo(image: np.ndarray, quality: int = 88) -> bytes:
     "A picture (H, W, 3), uint8, as a JPEG."
     return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
-# %% ../../nbs/1_foundations/40_page.ipynb #c22647af
+# %% ../../nbs/1_foundations/40_page.ipynb #29dac3ab
 PALETTE, OPACITY = np.split((255 * HEAT).round().astype(np.uint8), [3], axis=1)
 
 
@@ -55,7 +56,7 @@ def heat_picture(map: np.ndarray, color_range: tuple[float, float]) -> bytes:
     image.save(file, "PNG", transparency=OPACITY.tobytes(), compress_level=1)
     return file.getvalue()
 
-# %% ../../nbs/1_foundations/40_page.ipynb #6a27f4e4
+# %% ../../nbs/1_foundations/40_page.ipynb #46c16169
 def outline_path(mask: np.ndarray, most: int = 40) -> str:
     "The boundaries of the parts of a mask (H, W), the largest at most so many, as an SVG path in a square of 1000 x 1000."
     lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -65,7 +66,7 @@ def outline_path(mask: np.ndarray, most: int = 40) -> str:
         parts.append("M" + "L".join(f"{x} {y}" for x, y in points) + "Z")
     return "".join(parts)
 
-# %% ../../nbs/1_foundations/40_page.ipynb #58e5edab
+# %% ../../nbs/1_foundations/40_page.ipynb #2a005e53
 COUNTED = {"max": lambda n: 1, "top_percent": lambda n: -(-n // 100), "mean": lambda n: n}  # how many pixels make the score
 
 
@@ -85,20 +86,20 @@ def worst_region(map: np.ndarray, mask: np.ndarray, typical: float, how: str) ->
         share = round(float(map[inside & (map >= least)].sum()) / total, 4) if total > 0 else None
     return [round(x / w, 4), round(y / h, 4), round(width / w, 4), round(height / h, 4), share]
 
-# %% ../../nbs/1_foundations/40_page.ipynb #5c9db30b
+# %% ../../nbs/1_foundations/40_page.ipynb #77cc60b4
 def frame_of(view: View, size: tuple[int, int]) -> list[float]:
     "Left, top, width and height of what a view sees of a picture of `size` (H, W), as shares of its sides."
     rh, rw, top, left = geometry(view, *size)
     h, w = view.shape
     return [round(n, 5) for n in (left / rw, top / rh, w / rw, h / rh)]
 
-# %% ../../nbs/1_foundations/40_page.ipynb #b067d379
+# %% ../../nbs/1_foundations/40_page.ipynb #ebb18513
 def unlike(maps, pixel_threshold: float) -> np.ndarray:
     "Which of N maps (H, W) fulfil Eq. 2, bool (N,): their pictures are unlike the training pictures, not merely abnormal."
     low = (np.partition(map, map.size // 20, axis=None)[map.size // 20] for map in maps)
     return np.array([value > pixel_threshold for value in low], dtype=bool)
 
-# %% ../../nbs/1_foundations/40_page.ipynb #c8dfed1f
+# %% ../../nbs/1_foundations/40_page.ipynb #2193ff40
 def told_of(verdicts, i: int, size: tuple[int, int]) -> dict[str, Any]:
     "What the page knows of picture i of an Inspection, besides its files; `size`: (H, W) of the picture."
     calibration, scoring, map, mask = verdicts.calibration, verdicts.scoring, verdicts.map[i], verdicts.mask[i]
@@ -130,7 +131,7 @@ def keep_files(folder: Path, number: int, files: dict[str, bytes]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
 
-# %% ../../nbs/1_foundations/40_page.ipynb #89cb2c86
+# %% ../../nbs/1_foundations/40_page.ipynb #fc980f2b
 def percent(rate: float) -> str:
     "A rate in per cent, to three digits."
     return f"{100 * rate:.3g} %"
@@ -158,7 +159,7 @@ def kinds_said(labels: np.ndarray, defects, called: np.ndarray) -> str:
     rest = "each at least half the time" if not poor else f"{poor} of them less than half the time"
     return f"{said} There are {len(shares)} kinds of defect, {rest}."
 
-# %% ../../nbs/1_foundations/40_page.ipynb #6853db87
+# %% ../../nbs/1_foundations/40_page.ipynb #7d21be4d
 def ramp_of() -> str:
     "The colour scale as a CSS gradient."
     stops = (HEAT[i] for i in np.linspace(0, 255, 9).astype(int))
@@ -181,14 +182,14 @@ def page_data(title: str, said: list[str], rows: list[dict], runs: list[dict], r
               links: dict[str, str] | None = None) -> dict[str, Any]:  # fmt: skip
     "All that a page shows, plain JSON. `rows`: of the first run; `images`: an ImageSet that knows truth and defects, or None."
     data = {"title": escaped(title), "said": [escaped(text) for text in said if text], "rate": rate, "runs": runs}
-    data |= {"names": [row["name"] for row in rows], "sizes": [row.get("size") for row in rows]}
+    data |= {"names": [escaped(row["name"]) for row in rows], "sizes": [row.get("size") for row in rows]}
     data["errors"] = {i: row["error"] for i, row in enumerate(rows) if row.get("error")}
     if images is not None and (images.labels >= 0).any():
         data["labels"] = [int(label) for label in images.labels]
         data["defects"] = [escaped(str(defect)) for defect in images.defects]
     return data | {"links": [[text, href] for text, href in (links or {}).items()]}
 
-# %% ../../nbs/1_foundations/40_page.ipynb #dfa086e9
+# %% ../../nbs/1_foundations/40_page.ipynb #1c416706
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -237,7 +238,7 @@ def write_page(folder: Path, data: dict) -> Path:
     write_text(folder / "index.html", page_html(data))
     return folder / "index.html"
 
-# %% ../../nbs/1_foundations/40_page.ipynb #4ecc3f08
+# %% ../../nbs/1_foundations/40_page.ipynb #187eaf0a
 def data_uri(data: bytes) -> str:
     kind = "png" if data[:4] == b"\x89PNG" else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -260,7 +261,7 @@ def inspection_data(verdicts, title: str = "Verdicts", longest: int = 512) -> di
     said = [promise_said(verdicts.calibration), kinds_said(images.labels, images.defects, verdicts.is_anomalous)]
     return page_data(title, said, rows, [run], verdicts.calibration.target_fpr, images)
 
-# %% ../../nbs/1_foundations/40_page.ipynb #517cd79b
+# %% ../../nbs/1_foundations/40_page.ipynb #2cc7a4d6
 WIDGET = "\nexport default { render({ model, el }) { explore(el, model.get('data')); } };\n"
 
 
@@ -272,3 +273,12 @@ def widget(data: dict):
 
     traits = {"_esm": asset("page.js") + WIDGET, "_css": asset("page.css"), "data": traitlets.Dict().tag(sync=True)}
     return type("VerdictPage", (anywidget.AnyWidget,), traits)(data=data)
+
+
+def explored(verdicts):
+    "The widget of an Inspection; where anywidget is not installed, a figure of its worst picture. Raises G100Error."
+    if verdicts.images is None or verdicts.calibration is None:
+        raise G100Error("this Inspection does not know its pictures; take one that a detector's inspect gave")
+    if find_spec("anywidget") is None:
+        return verdicts.plot(int(np.argmax(verdicts.score)))
+    return widget(inspection_data(verdicts))
