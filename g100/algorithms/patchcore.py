@@ -168,7 +168,7 @@ def thinned(detector: "PatchCore", model: PatchMemory, memory: torch.Tensor, poi
     model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, min(detector.n_neighbors, size))[1]
     return coreset.index
 
-# %% ../../nbs/2_algorithms/11_patchcore.ipynb #54eca98d
+# %% ../../nbs/2_algorithms/11_patchcore.ipynb #700fddc6
 def note_origins(lessons: Lessons, flat: torch.Tensor, grid: tuple[int, int]) -> None:
     "Note where the members of the bank come from: `flat` (M,) numbers patches picture by picture, row by row of a grid (h, w)."
     image, cell = np.divmod(flat.cpu().numpy(), grid[0] * grid[1])
@@ -186,14 +186,15 @@ def origin_of(remembered: dict, member: int) -> tuple[str, float, float]:
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #0e0ae525
 def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor, seen: torch.Tensor,
-                parts: list[torch.Tensor], lessons: Lessons) -> Iterator[tuple]:  # fmt: skip
+                parts: list[torch.Tensor], lessons: Lessons | None = None) -> Iterator[tuple]:  # fmt: skip
     """For each part, numbers of images (N, h, w, D), of whose patches those `seen` (N, h, w) count: what the bank of the others
     says, raw maps and scores or None."""
     memory, number = images.flatten(0, 2), torch.arange(seen.numel(), device=seen.device).reshape(seen.shape)
     points, ratio, few = detector.projected(memory), detector.coreset_ratio, []
     every, total = slice(None) if seen.all() else number[seen], int(seen.sum())
     index = thinned(detector, model, memory[every], points[every], max(1, round(ratio * total)))
-    note_origins(lessons, number[seen][index], tuple(seen.shape[1:]))
+    if lessons is not None:
+        note_origins(lessons, number[seen][index], tuple(seen.shape[1:]))
     own = [number[part][seen[part]] for part in parts]
     for rows in own:
         size = min(len(rows), math.ceil(2 * ratio * len(rows)))

@@ -272,12 +272,13 @@ function explore(root, data, options) {
       row.found.map((found) => h("td", { class: "n bar", style: { "--share": `${100 * found / row.n}%` } }, h("span", {}, percent(found / row.n, 0)))))))));
   }
   function drawRuns() {
-    const head = both ? ["AUROC", "normal recall", "abnormal recall", "precision"] : ["called abnormal"];
+    const head = both ? ["AUROC, %", "normal recall, %", "abnormal recall, %", "precision, %"] : ["called abnormal"];
+    const bare = (x) => percent(x).replace(" %", "");
     fill(byRun, h("table", {}, h("caption", { class: "hidden" }, "Algorithms at the same promised rate"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "algorithm"), head.map((word) => h("th", { scope: "col", class: "n" }, word)))),
       h("tbody", {}, runs.map((run, r) => {
         const t = table(r, limits[r]), name = run.href ? h("a", { href: run.href }, run.name) : run.name;
-        const cells = both ? [`${percent(auroc(run))}${run.mark ? ` ${run.mark}` : ""}`, percent(t.normal), percent(t.recall), percent(t.precision)] : [t.abnormal.toLocaleString("en")];
+        const cells = both ? [`${bare(auroc(run))}${run.mark ? ` ${run.mark}` : ""}`, bare(t.normal), bare(t.recall), bare(t.precision)] : [t.abnormal.toLocaleString("en")];
         return h("tr", {}, h("th", { scope: "row" }, h("i", { class: `dot c${r % 8}`, "aria-hidden": "true" }), name), cells.map((text) => h("td", { class: "n" }, text)));
       }))), data.marks ? h("p", { class: "note" }, data.marks) : null);
   }
