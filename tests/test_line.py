@@ -249,3 +249,34 @@ def test_watch_is_an_iterator(model, photos):
     assert [len(verdict) for verdict in frames] == [1, 1, 1] and frames[1].names == ("000001",)
     with pytest.raises(G100Error, match="nowhere"):
         next(detector.watch("nowhere"))
+
+
+def test_doctor_and_list_speak(within):
+    said = within("doctor", "--device", "cpu").stdout
+    assert "torch" in said and "extra report" in said and " ms" in said
+    told = json.loads(within("list", "--json").stdout)
+    assert "patchcore" in told["algorithms"] and "mvtec:DIR" in told["data"] and "lite0" in told["backbones"]
+
+
+@pytest.mark.parametrize("text, said", [
+    ("algorithm: [", "YAML"), ("- a", "lines such as"), ("algorithmm: patchcore", "did you mean 'algorithm'"),
+    ("algorithm: !!python/object/apply:os.system ['touch x']", "YAML"), ("seed: 1", "wants an algorithm"),
+])  # fmt: skip
+def test_a_config_that_is_none_is_refused(within, tmp_path, text, said):
+    (tmp_path / "run.yaml").write_text(text)
+    refused(within("run", "--config", tmp_path / "run.yaml", "--out", tmp_path / "out"), said)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_a_config_says_what_is_not_said(within, tmp_path, monkeypatch):
+    from g100.experiments import report
+
+    told = {}
+    monkeypatch.setattr(report, "experiment", lambda out, **options: told.update(options) or {})
+    monkeypatch.setattr(report, "is_first", lambda: False)
+    report.write_config(tmp_path / "run.yaml", {"algorithm": "riad", "data": "elpv:mono", "seed": 3, "metric_size": None,
+                                                "parameters": {"epochs": 2, "ks": [4, 8]}, "verbose": True})  # fmt: skip
+    done = within("run", "--config", tmp_path / "run.yaml", "--out", tmp_path / "o", "--seed", 5, "--set", "epochs=9")
+    assert done.returncode == 0, done.stderr
+    assert told["algorithm"] == "riad" and told["seed"] == 5 and told["metric_size"] is None
+    assert told["parameters"] == {"epochs": 9, "ks": [4, 8]}

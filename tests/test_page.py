@@ -14,16 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc_auc_score
 
+from g100.algorithms.patchcore import origin_of
+from g100.algorithms.semiorth import SemiOrthogonal
+from g100.experiments.console import write_pages
 from g100.experiments.experiment import run_experiment, write_results
+from g100.experiments.grid import Cell
+from g100.experiments.grid import opened as grid_opened
+from g100.experiments.table import write_table
 from g100.foundations import page
 from g100.foundations.calibration import Calibration, conformal_threshold
 from g100.foundations.maps import heat_colors, relative
-from g100.foundations.views import View
+from g100.foundations.views import View, batches
 from tests.attacks.names import NAMES
 from tests.notebooks import ROOT
 from tests.toys import line_of, mvtec_folder, pictures
@@ -357,6 +364,84 @@ w.render({{ model: {{ get: () => ({page.in_script(data)}) }}, el: document.getEl
     tab.close()
     server.shutdown()
     server.server_close()
+
+
+SMALL = {"backbone": "resnet18", "weights": "random", "image_size": 64}
+
+
+def test_a_benchmark_shows_the_same_picture_as_each_sees_it(opened, tmp_path):
+    "One shared rate; recalls as numpy counts them; links there and back; what cannot be told apart is marked."
+    data = f"mvtec:{mvtec_folder(tmp_path / 'part', good=24, bad=6, size=64)}"
+    cells = [Cell(algorithm="patchcore", data=data, seed=0, parameters=SMALL),
+             Cell(algorithm="mean-picture", data=data, seed=0, parameters={"image_size": 32, "calibration": 0.4})]  # fmt: skip
+    with grid_opened(tmp_path / "all", cells):
+        done = {cell.algorithm: run_experiment(cell.algorithm, data, parameters=cell.parameters) for cell in cells}
+        for cell in cells:
+            write_results(done[cell.algorithm], tmp_path / "all" / "cells" / cell.name)
+        write_pages(tmp_path / "all", write_table(tmp_path / "all"))
+    tab = opened((tmp_path / "all" / "index.html").as_uri())
+    for rate in (0.1, 0.25):
+        set_number(tab, "Rate, %", 100 * rate)
+        for row in tab.locator(".byrun tbody tr").all():
+            name, cells_of = row.locator("th").inner_text().strip(), row.locator("td").all_inner_texts()
+            y, verdicts = done[name].data.test.labels, done[name].verdicts
+            called = verdicts.score > conformal_threshold(verdicts.calibration.scores, rate)
+            assert cells_of[1:3] == [f"{100 * recall_score(y, called, pos_label=k):.1f}" for k in (0, 1)]
+            assert re.fullmatch(r"[\d.]+ [*=]", cells_of[0]), "marked"
+    tab.locator(".card").first.click()
+    assert tab.locator("dialog .pane").count() == 3, "the picture, and as both see it"
+    tab.wait_for_function("[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
+    name = tab.locator("dialog h2").inner_text()
+    tab.locator("dialog .facts a").first.click()
+    tab.wait_for_selector("dialog[open]")
+    assert tab.locator("dialog h2").inner_text() == name and "/cells/" in tab.url
+    tab.keyboard.press("Escape")
+    tab.get_by_role("link", name="benchmark").click()
+    tab.wait_for_selector(".byrun tbody tr")
+
+
+def test_evidence_is_where_it_says(opened, tmp_path):
+    "PatchCore's: the crop of a good picture, found again in that picture; and the page shows both crops."
+    data = f"mvtec:{mvtec_folder(tmp_path / 'part', good=24, bad=4, size=64)}"
+    done = run_experiment("patchcore", data, parameters=SMALL)
+    out = write_results(done, tmp_path / "out", evidence=True)
+    told = json.loads((out / "page" / "data.json").read_text())["runs"][0]["evidence"]
+    model, remembered = done.detector.model_, done.detector.remembered_
+    assert len(told) == len(done.data.test) and all(len(each["pictures"]) == 2 for each in told)
+    train = done.data.train
+    for member in range(0, len(model.bank), 5):
+        name, y, x = origin_of(remembered, member)
+        with torch.inference_mode():
+            z = model.patches(next(batches(train[[train.names.index(name)]], done.detector.view_, 1)))
+        h, w = z.shape[1:3]
+        torch.testing.assert_close(z[0, int(y * h), int(x * w)], model.bank[member], rtol=1e-4, atol=1e-5)
+    tab = opened((out / "index.html").as_uri())
+    tab.locator(".card").first.click()
+    tab.wait_for_function("[...document.querySelectorAll('.crops img')].length === 2")
+    tab.wait_for_function("[...document.querySelectorAll('.crops img')].every(i => i.complete && i.naturalWidth)")
+    assert "The nearest good patch" in tab.locator(".facts").inner_text()
+
+
+def test_all_explain_one_picture_with_a_figure(result):
+    from matplotlib.figure import Figure
+
+    _, done = result
+    assert isinstance(done.detector.explain(done.data.test[[0]]), Figure)
+    assert "explain wants one picture, not 2" in line_of(done.detector.explain, done.data.test[[0, 1]])
+    semi = SemiOrthogonal(**SMALL, k=8).fit(pictures(12, 64), device="cpu")
+    texts = [text.get_text() for text in semi.explain(pictures(1, 64)).findobj(lambda a: hasattr(a, "get_text"))]
+    assert any("standard deviations from the mean of the 12 good ones" in text for text in texts)
+
+
+def test_a_notebook_explores_or_shows_a_figure(result, monkeypatch):
+    from matplotlib.figure import Figure
+
+    verdicts = result[1].verdicts
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    assert isinstance(verdicts.explore(), Figure)
+    monkeypatch.undo()
+    if find_spec("anywidget"):
+        assert verdicts[:3].explore().data["names"] == [page.escaped(name) for name in verdicts.names[:3]]
 
 
 def test_the_static_page_says_what_it_needs(result):
