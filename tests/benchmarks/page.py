@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 
 from g100.foundations import page
 from g100.foundations.calibration import Calibration
@@ -61,6 +60,8 @@ def writing() -> float:
 
 
 def main() -> None:
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as play, tempfile.TemporaryDirectory() as place:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         (Path(place) / "empty.html").write_text(EMPTY)
