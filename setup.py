@@ -27,7 +27,7 @@ setup(
     python_requires=f">={project['min_python']}",
     packages=find_packages(include=["g100", "g100.*"]) + ["g100.reports"],
     package_dir={"g100.reports": "nbs/reports"},
-    package_data={"g100": ["*.mplstyle", "py.typed"], "g100.reports": ["*.ipynb"]},
+    package_data={"g100": ["*.mplstyle", "py.typed", "*/page.js", "*/page.css"], "g100.reports": ["*.ipynb"]},
     install_requires=project["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": ["g100 = g100.experiments.cli:main"]},

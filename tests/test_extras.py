@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("package")  # shares the wheel with test_pa
 
 SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
-MODULES = {"scikit-learn": "sklearn", "opencv-python-headless": "cv2", "pillow": "PIL"}  # where it is not the name
+MODULES = {"scikit-learn": "sklearn", "opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}  # otherwise named
 
 
 def declared(key: str) -> dict[str, str]:
@@ -40,7 +40,7 @@ def declared(key: str) -> dict[str, str]:
 
 
 CORE = set(declared("requirements").values())
-NAMES = ("report", "train", "demo", "cluster", "lite2", "onnx", "openvino")
+NAMES = ("report", "train", "demo", "cluster", "lite2", "lab", "onnx", "openvino")
 EXTRAS = {name: set(declared(f"{name}_requirements").values()) for name in NAMES}
 OPTIONAL = set().union(*EXTRAS.values())
 SMALL = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 1, "epochs": 1, "sigma": 1}

@@ -20,7 +20,8 @@ def test_wheel_holds_the_package_and_the_templates(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "g100").rglob("*.py")}
     templates = {f"g100/reports/{p.name}" for p in (ROOT / "nbs" / "reports").glob("*.ipynb")}
-    assert modules | templates | {"g100/book.mplstyle", "g100/py.typed"} <= names
+    page = {f"g100/foundations/page.{kind}" for kind in ("js", "css")}
+    assert modules | templates | page | {"g100/book.mplstyle", "g100/py.typed"} <= names
     assert not [name for name in names if name.startswith(("nbs", "tests"))]
 
 
@@ -112,7 +113,7 @@ def test_classes_are_few_and_shallow():
         return 1 + max((depth(base) for base in of[name] if base in of), default=0)
 
     exported = [name for name in of if not name.startswith("_")]
-    assert len(exported) <= 53, sorted(exported)
+    assert len(exported) <= 55, sorted(exported)
     assert max(map(depth, of)) <= 4, max(of, key=depth)
     bases = [base for mine in of.values() for base in mine if base in of]
     assert {name for name in of if bases.count(name) == 1} <= STAND_INS, "a class with a single subclass"

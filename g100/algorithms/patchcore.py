@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'pool_patches', 'patch_features', 'projected_dim', 'fit_bytes', 'reweight', 'picked', 'most_unusual',
-           'PatchMemory', 'announce', 'remembered', 'thinned', 'told_across', 'PatchCore']
+           'PatchMemory', 'announce', 'remembered', 'thinned', 'note_origins', 'origin_of', 'told_across', 'PatchCore']
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #766156f0
+import base64
 import math
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,11 @@ from torch import nn
 from .coreset import k_center_greedy, project
 from .neighbors import Neighbors
 from ..foundations.detector import FOLDS, Detector, Lessons, folds
-from ..foundations.errors import G100Error
+from ..foundations.errors import G100Error, escaped
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, Size, param
+from ..foundations.pictures import as_image_set
+from ..foundations.views import batches
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c
 def pool_patches(phi: torch.Tensor, patch_size: int, dim: int | None = None) -> torch.Tensor:
@@ -158,21 +161,40 @@ def remembered(detector: "PatchCore", model: PatchMemory, lessons: Lessons) -> t
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #a2764745
 def thinned(detector: "PatchCore", model: PatchMemory, memory: torch.Tensor, points: torch.Tensor, size: int,
-            progress: bool = False) -> None:  # fmt: skip
-    "Fill the module with a coreset of memory (M, D), chosen among its projections, points (M, d)."
+            progress: bool = False) -> torch.Tensor:  # fmt: skip
+    "Fill the module with a coreset of memory (M, D), chosen among its projections, points (M, d); gives which these are."
     coreset = k_center_greedy(points, size, seed=detector.seed, progress=progress)
     model.bank, model.radius = memory[coreset.index], coreset.radius
     model.bank_neighbors = Neighbors(model.bank).kneighbors(model.bank, min(detector.n_neighbors, size))[1]
+    return coreset.index
+
+# %% ../../nbs/2_algorithms/11_patchcore.ipynb #700fddc6
+def note_origins(lessons: Lessons, flat: torch.Tensor, grid: tuple[int, int]) -> None:
+    "Note where the members of the bank come from: `flat` (M,) numbers patches picture by picture, row by row of a grid (h, w)."
+    image, cell = np.divmod(flat.cpu().numpy(), grid[0] * grid[1])
+    used, rank = np.unique(image, return_inverse=True)
+    text = base64.b64encode(np.stack([rank, cell]).astype("<i4").tobytes()).decode()
+    names = [escaped(lessons.images.names[i]) for i in used]
+    lessons.notes["remembered"] = {"names": names, "grid": list(grid), "origin": text}
+
+
+def origin_of(remembered: dict, member: int) -> tuple[str, float, float]:
+    "From which good picture a member of the bank comes, and where it was: y and x of the place, as shares of what was seen."
+    rank, cell = np.frombuffer(base64.b64decode(remembered["origin"]), "<i4").reshape(2, -1)[:, member]
+    h, w = remembered["grid"]
+    return remembered["names"][rank], float(cell // w + 0.5) / h, float(cell % w + 0.5) / w
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #0e0ae525
 def told_across(detector: "PatchCore", model: PatchMemory, images: torch.Tensor, seen: torch.Tensor,
-                parts: list[torch.Tensor]) -> Iterator[tuple]:  # fmt: skip
+                parts: list[torch.Tensor], lessons: Lessons | None = None) -> Iterator[tuple]:  # fmt: skip
     """For each part, numbers of images (N, h, w, D), of whose patches those `seen` (N, h, w) count: what the bank of the others
     says, raw maps and scores or None."""
     memory, number = images.flatten(0, 2), torch.arange(seen.numel(), device=seen.device).reshape(seen.shape)
     points, ratio, few = detector.projected(memory), detector.coreset_ratio, []
     every, total = slice(None) if seen.all() else number[seen], int(seen.sum())
-    thinned(detector, model, memory[every], points[every], max(1, round(ratio * total)))
+    index = thinned(detector, model, memory[every], points[every], max(1, round(ratio * total)))
+    if lessons is not None:
+        note_origins(lessons, number[seen][index], tuple(seen.shape[1:]))
     own = [number[part][seen[part]] for part in parts]
     for rows in own:
         size = min(len(rows), math.ceil(2 * ratio * len(rows)))
@@ -232,17 +254,31 @@ class PatchCore(Detector):
         narrow = projected_dim(memory.shape[1], self.projection_dim)
         return project(memory, narrow, self.seed) if narrow else memory
 
+    @torch.inference_mode()
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        fitted, remembered = self.fitted_, self.fitted_.notes.get("remembered")
+        if remembered is None or fitted.scoring.tile is not None:
+            return None
+        patches = fitted.model.patches(next(batches(as_image_set(X), fitted.scoring.view, 1)).to(fitted.device))
+        h, w = patches.shape[1:3]
+        z = patches[:, int(at[0] * h) : int(at[0] * h) + 1, int(at[1] * w) : int(at[1] * w) + 1]
+        distance, member = (part.item() for part in fitted.model.nearest(z))
+        name, y, x = origin_of(remembered, member)
+        said = f"The nearest good patch, at a distance of {distance:.3g}, is of {name}."
+        return {"said": said, "name": name, "place": [y, x]}
+
     @torch.no_grad()
     def learn(self, model: PatchMemory, lessons: Lessons) -> None:
         images, seen = remembered(self, model, lessons)
         memory = images.flatten(0, 2) if seen.all() else images[seen]
         size = max(1, round(self.coreset_ratio * len(memory)))
-        thinned(self, model, memory, self.projected(memory), size, lessons.options.verbose)
+        index = thinned(self, model, memory, self.projected(memory), size, lessons.options.verbose)
+        note_origins(lessons, seen.flatten().nonzero()[:, 0][index], tuple(seen.shape[1:]))
 
     @torch.no_grad()
     def learn_across(self, model: PatchMemory, lessons: Lessons) -> Iterator[tuple]:
         (images, seen), owner = remembered(self, model, lessons), lessons.owner
         left_out = folds(len(lessons.pictures), self.seed)
         parts = [torch.from_numpy(np.flatnonzero(np.isin(owner, held))).to(images.device) for held in left_out]
-        for held, told in zip(left_out, told_across(self, model, images, seen, parts), strict=True):
+        for held, told in zip(left_out, told_across(self, model, images, seen, parts, lessons), strict=True):
             yield held, *told

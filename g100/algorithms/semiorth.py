@@ -6,7 +6,8 @@
 __all__ = ['UPSAMPLING', 'BLOCK', 'STORAGE', 'KEPT', 'RECIPE', 'haar', 'embed', 'accumulate', 'inverse_cholesky', 'blocks',
            'whitenings', 'pack', 'unpack', 'left_out', 'forgetting', 'beside', 'fit_bytes', 'largest_k', 'announce',
            'distances', 'Gaussians', 'take_in', 'whiten', 'room', 'shown_again', 'told_across', 'aspects',
-           'warn_of_aspects', 'joined', 'admit', 'retaught', 'parted', 'extended', 'begun', 'SemiOrthogonal']
+           'warn_of_aspects', 'joined', 'admit', 'retaught', 'parted', 'extended', 'begun', 'deviating',
+           'SemiOrthogonal']
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #f63deaf0
 import math
@@ -38,6 +39,7 @@ from g100.foundations.detector import (
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Positive, Rate, Size, param
+from ..foundations.views import batches
 from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #24120773
@@ -388,6 +390,18 @@ def begun(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> tor
     model.mean = torch.zeros(P, detector.k, device=lessons.device)
     return torch.zeros(P, detector.k, detector.k, device=lessons.device)
 
+# %% ../../nbs/2_algorithms/12_semiorth.ipynb #76944b67
+def deviating(model: Gaussians, x: torch.Tensor, at: tuple[float, float]) -> tuple[float, int, float]:
+    """At a place (y, x) in [0, 1) of a picture (1, 3, H, W): the fewest directions that hold half of the squared distance,
+    namely the share that they hold, and how many they are; and the distance."""
+    z, (h, w) = model.embedded(x)
+    p = int(at[0] * h) * w + int(at[1] * w)
+    white = model.whitening[p] if model.whitening.ndim == 3 else unpack(model.whitening[p : p + 1])[0]
+    squares = (white @ (z[p, 0] - model.mean[p])).square().sort(descending=True).values
+    shares = squares.cumsum(0) / squares.sum()
+    few = int((shares < 0.5).sum()) + 1
+    return float(shares[few - 1]), few, float(squares.sum().sqrt())
+
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #327ecee5
 RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((1, 2, 3), "official code"),
@@ -433,6 +447,16 @@ class SemiOrthogonal(Detector):
 
     def build(self, size: tuple[int, int]) -> Gaussians:
         return Gaussians(Backbone(self.backbone, self.levels, self.weights), self.upsampling, self.storage)
+
+    @torch.inference_mode()
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        fitted = self.fitted_
+        if fitted.scoring.tile is not None:
+            return None
+        x = next(batches(as_image_set(X), fitted.scoring.view, 1)).to(fitted.device)
+        share, few, distance = deviating(fitted.model, x, at)
+        mean = f"Here the picture is {distance:.3g} standard deviations from the mean of the {fitted.notes['seen']} good ones"
+        return {"said": f"{mean}; {few} of {self.k} directions hold {100 * share:.0f} % of its square."}
 
     @torch.no_grad()
     def learn(self, model: Gaussians, lessons: Lessons) -> None:

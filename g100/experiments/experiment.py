@@ -7,7 +7,7 @@ __all__ = ['PIXEL', 'make_detector', 'ready_detector', 'image_metrics', 'metric_
            'pixel_metrics', 'timed', 'resident_peak', 'peak_memory_mb', 'versions', 'commit', 'machine', 'Experiment',
            'prepare', 'continued', 'noted', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
            'cell_text', 'text_of', 'check_vacant', 'write_scores', 'short', 'overlay_name', 'write_picture',
-           'write_results']
+           'write_shown', 'page_of', 'cut_at', 'evidence_of', 'write_results']
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #095a68dc
 import csv
@@ -33,14 +33,27 @@ from PIL import Image
 
 import g100
 from ..foundations.checkpoint import read_checkpoint
-from ..foundations.detector import Detector, Inspection, algorithm, warn_of_shared
+from ..foundations.detector import Detector, Inspection, algorithm, highest, warn_of_shared
 from ..foundations.errors import G100Error, escaped, needs
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector
-from ..foundations.maps import IMAGE_SCORES, image_score, overlay
+from ..foundations.maps import IMAGE_SCORES, as_uint8, image_score, overlay
 from ..foundations.metrics import PIXEL_SCORES, at_threshold, auroc, average_precision, f1_max, pixel_scores, regions_at
 from ..foundations.pictures import ImageSet, image_size, is_image, readable
 from ..foundations.folders import naming, write_text
+from g100.foundations.page import (
+    files_of,
+    frame_of,
+    keep_files,
+    kinds_said,
+    page_data,
+    photo,
+    promise_said,
+    run_data,
+    told_of,
+    write_page,
+)
+from ..foundations.views import View
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -349,16 +362,65 @@ def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, m
     Image.fromarray(painted).save(file, compress_level=1)
     return file
 
+# %% ../../nbs/3_experiments/22_experiment.ipynb #ce21da6d
+def write_shown(folder: Path, number: int, verdicts: Inspection, i: int, image: np.ndarray, detector: Detector) -> dict:
+    "Write the overlay of verdict i and the files that the page shows as `number`; gives what the page is told of it."
+    file = write_picture(folder / "pictures", image, verdicts.names[i], verdicts.map[i], verdicts.mask[i], detector)
+    keep_files(folder / "page", number, files_of(verdicts, i, image))
+    return told_of(verdicts, i, image.shape[:2]) | {"picture": file.relative_to(folder / "pictures").as_posix()}
+
+
+def page_of(done: Experiment, rows: list[dict]) -> dict:
+    "The data of an experiment's page, from `rows` as `write_shown` gives them."
+    test, verdicts, name = done.data.test, done.verdicts, done.algorithm
+    title = f"{name} on {done.data.name}:{done.data.category}, seed {done.detector.seed}"
+    said = [promise_said(verdicts.calibration), kinds_said(test.labels, test.defects, verdicts.is_anomalous)]
+    run = run_data(rows, verdicts.calibration, name=name)
+    links = {"scores.csv": "scores.csv", "metrics.json": "metrics.json"}
+    return page_data(title, said, rows, [run], verdicts.calibration.target_fpr, test, links)
+
+# %% ../../nbs/3_experiments/22_experiment.ipynb #e78ef8dd
+def cut_at(image: np.ndarray, view: View, place: tuple[float, float]) -> np.ndarray:
+    "A square of a picture (H, W, 3) about a place (y, x) of what a view sees of it, a quarter of its shorter side large."
+    (H, W), (left, top, width, height) = image.shape[:2], frame_of(view, image.shape[:2])
+    side = max(1, min(H, W) // 4)
+    y, x = (round(n * N) for n, N in ((top + place[0] * height, H), (left + place[1] * width, W)))
+    y, x = (min(max(0, n - side // 2), N - side) for n, N in ((y, H), (x, W)))
+    return as_uint8(image[y : y + side, x : x + side])
+
+
+def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray) -> dict | None:
+    "What verdict i rests on, for the page; the two crops, if there are such, are written below folder/page."
+    at = highest(done.verdicts.map[i])
+    told = done.detector.evidence(done.data.test[[i]], at)
+    if told is None or "name" not in told:
+        return told
+    good, found = done.data.train, [("this picture", image, at)]
+    names = [escaped(name) for name in good.names]
+    if told["name"] in names:
+        found.append((told["name"], good[names.index(told["name"])], told["place"]))
+    pictures = []
+    (folder / "page" / "evidence").mkdir(exist_ok=True)
+    for k, (text, source, place) in enumerate(found):
+        file = f"evidence/{i:06d}-{k}.jpg"
+        (folder / "page" / file).write_bytes(photo(cut_at(source, done.detector.frame(source.shape[:2]), place)))
+        pictures.append([text, file])
+    return {"said": told["said"], "pictures": pictures}
+
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ffe5e0d0
-def write_results(done: Experiment, folder) -> Path:
-    "Leave the model, the scores, a picture of every verdict, and last the row, in a folder; gives the folder back."
+def write_results(done: Experiment, folder, evidence: bool = False) -> Path:
+    """Leave the model, the scores, pictures and a page of every verdict, and last the row, in a folder; gives the folder back.
+    evidence: with what the verdicts rest on, where the detector can tell."""
     folder = check_vacant(folder)
     with naming(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         done.detector.save(folder / "model")
         write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
-        for i, name in enumerate(done.verdicts.names):
-            maps = done.verdicts.map[i], done.verdicts.mask[i]
-            write_picture(folder / "pictures", done.data.test[i], name, *maps, done.detector)
+        pictures = enumerate(done.data.test)
+        rows = [write_shown(folder, i, done.verdicts, i, image, done.detector) for i, image in pictures]
+        if evidence:
+            for i, row in enumerate(rows):
+                row["evidence"] = evidence_of(done, folder, i, done.data.test[i])
+        write_page(folder, page_of(done, rows))
         write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
     return folder

@@ -9,8 +9,8 @@ __all__ = ['PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'SHOWN', 's
            'usual_of', 'measured_out_of_fold', 'across', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared',
            'check_names', 'check_framing', 'check_common', 'afterwards', 'changes', 'warn_of_changes', 'register',
            'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'engine_for', 'put_in_engine',
-           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'check_restorable', 'Detector', 'thawed',
-           'check_state', 'filled', 'kind_of', 'restored', 'engine_back', 'try_out', 'load']
+           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'explained', 'check_restorable',
+           'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored', 'engine_back', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
@@ -40,18 +40,21 @@ from tqdm import tqdm
 
 from .calibration import Calibration
 from .engines import Engine, chosen_engine, compiled
-from .errors import G100Error, remark, unknown
+from .errors import G100Error, printable, remark, unknown
 from .features import Backbone
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, tile_starts
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
 from .pictures import ImageSet, as_image_set, decoded, digest, image_size, labels_of
-from .runtime import FILES, Exported, Inspection, Scoring, cut, decided, export, finite, within
+from .runtime import FILES, Exported, Inspection, Scoring, cut, decided, export, finite, plotted, within
 from .runtime import joined as joined
 from .runtime import painted as painted
 from .runtime import stacked as stacked
 from .scores import Usual, sums, usual
 from .store import canonical, read_model, write_model
 from .views import View, batches, on_picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #a1168422
 def split(images: ImageSet, calibration: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -696,6 +699,23 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
 
+# %% ../../nbs/1_foundations/08_detector.ipynb #480fe0b2
+def highest(map: np.ndarray) -> tuple[float, float]:
+    "The place (y, x) of the highest value of a map (H, W), as shares of its sides, in [0, 1)."
+    y, x = np.unravel_index(map.argmax(), map.shape)
+    return (y + 0.5) / map.shape[0], (x + 0.5) / map.shape[1]
+
+
+def explained(detector: "Detector", images: ImageSet) -> "Figure":
+    "The figure of one verdict, with the evidence for it below."
+    if len(images) != 1:
+        raise G100Error(f"explain wants one picture, not {len(images)}")
+    verdict = detector.inspect(images)
+    figure, told = plotted(verdict, 0), detector.evidence(images, highest(verdict.map[0]))
+    if told:
+        figure.supxlabel(printable(told["said"]), fontsize=9, parse_math=False)
+    return figure
+
 # %% ../../nbs/1_foundations/08_detector.ipynb #f8bc095a
 def check_restorable(detector: "Detector") -> None:
     "G100Error where `load` could not make this detector again from what `save` would write."
@@ -851,9 +871,22 @@ class Detector(Declared, _Outlier, _Estimator):
         """
         return Inspection.join(list(self.inspect_batches(X, verbose=verbose, channels=channels, target_fpr=target_fpr)))
 
-    def explain(self, X):
-        "A matplotlib Figure of how one picture (X, an ImageSet of one) was judged; None where there is none to draw."
+    def explain(self, X) -> "Figure":
+        "A matplotlib Figure of how one picture was judged, at least it and its verdict. G100Error for several pictures."
+        return explained(self, as_image_set(X))
+
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        """What a verdict on one picture rests on at a place of its map, (y, x) in [0, 1): a sentence, `said`; where it is a
+        place in a good picture, its `name` and `place`. None for an algorithm that cannot tell."""
         return None
+
+    def watch(self, source, *, every: int = 1, settle: float = 1.0, channels: str = "rgb") -> Iterator[Inspection]:
+        """Inspections of one picture each, as they come: of a folder the new files, once they have not changed for `settle`
+        seconds, for ever; of a video or "camera:0" each `every`-th frame; of anything iterable one after the other."""
+        from g100.foundations.line import watched
+
+        check_is_fitted(self, "fitted_")
+        yield from watched(self, source, every, settle, channels)
 
     def anomaly_map(self, X) -> np.ndarray:
         "The anomaly maps (N, H, W) alone."

@@ -196,6 +196,12 @@ class Inspection:
         "One picture, by number or name, beside itself with heat and outline: a matplotlib Figure. G100Error without [report]."
         return plotted(self[i], 0)
 
+    def explore(self):
+        "A widget in which every verdict can be looked at and the threshold moved; without [lab] the worst picture as a figure."
+        from g100.foundations.page import explored
+
+        return explored(self)
+
     @classmethod
     def join(cls, parts: list["Inspection"]) -> "Inspection":
         "One inspection of several by the same detector, in their order."
