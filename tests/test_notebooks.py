@@ -115,7 +115,7 @@ def test_readme_is_what_the_index_says():
     assert notebooks.readme() == (ROOT / "README.md").read_text()
 
 
-LONG = {"11_patchcore", "12_semiorth", "17_favae", "18_kdad", "20_fcdd", "30_console", "35_watch"}  # a minute and more
+LONG = {"11_patchcore", "12_semiorth", "17_favae", "18_kdad", "20_fcdd", "30_console", "35_watch", "38_engines"}  # minutes
 RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters()]
 
 
