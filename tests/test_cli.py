@@ -103,6 +103,7 @@ def test_the_page_asks_nobody_and_hides_nothing(result):
     for word in ("Who saw what", "No test picture has set anything", "In hindsight", "In [", "random weights"):
         assert (word.lower() in page.lower()) == (word != "In ["), word
     assert "remembering" not in page, "progress bars stay out"
+    assert "No description has been provided" not in page and "<details>" in page and "<title>g100: patchcore" in page
 
 
 def test_inspect_judges_new_pictures(within, result, folder, tmp_path):

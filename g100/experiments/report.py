@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMPLAINT', 'REPORT', 'START', 'QUIET', 'STYLE', 'shown', 'table', 'plain', 'pixels_said', 'result_table',
            'who_saw_what', 'configuration_table', 'seconds_table', 'hindsight_table', 'plot_learning',
-           'plot_explanation', 'template', 'kernel_manager', 'check_parameters', 'execute', 'with_alt_texts', 'to_html',
+           'plot_explanation', 'template', 'kernel_manager', 'check_parameters', 'execute', 'alt_texts', 'to_html',
            'run_report', 'is_first', 'checkpoint_of', 'inputs', 'write_config', 'link_page', 'experiment']
 
 # %% ../../nbs/3_experiments/23_report.ipynb #a17578f6
@@ -16,10 +16,12 @@ REPORT = ("papermill", "nbconvert", "nbformat", "nbclient", "ipykernel", "jupyte
 warnings.filterwarnings("ignore", message=COMPLAINT)
 
 # %% ../../nbs/3_experiments/23_report.ipynb #cdfa9038
+import html
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -243,8 +245,8 @@ body.jp-Notebook, main { max-width: none; } .jp-RenderedHTMLCommon { font-size: 
 </head>"""
 
 
-def with_alt_texts(nb) -> None:
-    "Say of each figure in a notebook what it is: the heading that it stands under."
+def alt_texts(nb) -> Iterator[str]:
+    "Of each figure in a notebook, in order, what it is: the heading that it stands under."
     heading = "figure"
     for cell in nb.cells:
         texts = [{"text/markdown": cell.source}] if cell.cell_type == "markdown" else []
@@ -253,7 +255,7 @@ def with_alt_texts(nb) -> None:
             lines = "".join(data.get("text/markdown", "")).splitlines()
             heading = next((line.lstrip("# ") for line in reversed(lines) if line.startswith("#")), heading)
             if "image/png" in data:
-                output["metadata"]["image/png"] = {"alt": f"Figure: {heading}"}
+                yield html.escape(f"Figure: {heading}")
 
 
 def to_html(notebook, title: str) -> str:
@@ -265,11 +267,12 @@ def to_html(notebook, title: str) -> str:
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    with_alt_texts(nb)
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True)
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"parameters", "injected-parameters"}), True)
     page, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": title}})
     page = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+    texts = alt_texts(nb)
+    page = re.sub('alt="No description has been provided for this image"', lambda _: f'alt="{next(texts, "figure")}"', page)
     return page.replace("</head>", STYLE, 1)
 
 # %% ../../nbs/3_experiments/23_report.ipynb #b9c30ce3
@@ -310,7 +313,7 @@ def inputs(data: DataSet, detector: Detector) -> list[str | Path]:
     files = [getattr(one, "path", one) for one in (*parts, getattr(detector, "weights", None))]
     return [one for one in files if isinstance(one, (str, Path))]
 
-# %% ../../nbs/3_experiments/23_report.ipynb #d709e67b
+# %% ../../nbs/3_experiments/23_report.ipynb #3ae157e4
 def write_config(file: Path, told: dict) -> None:
     "Write down what a run was told, as YAML: `g100 run --config FILE` repeats it."
     lines = (f"{name}: {json.dumps(value)}" for name, value in told.items() if name != "verbose")
