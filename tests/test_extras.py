@@ -118,13 +118,13 @@ def test_the_wheel_has_the_extras(wheel):
     found = required(wheel)
     assert set(found) == {None, "lab", "dev", *NAMES}
     assert found[None] == set(declared("requirements"))
-    for name in set(NAMES) - {"demo"}:
+    for name in set(NAMES) - {"demo", "lab"}:
         assert found[name] == set(declared(f"{name}_requirements")) and found[name]
     assert not found[None] & {"accelerate", "matplotlib", "papermill", "nbconvert", "ipykernel", "distributed"}
     assert found["demo"] == found["report"] | {"elpv-dataset"}
     for name in ("dev", "lab"):
-        assert set().union(*(found[other] for other in NAMES)) < found[name]
-    assert {"pytest", "hypothesis", "nbdev", "ruff"} <= found["dev"] and "jupyterlab" in found["lab"]
+        assert set().union(*(found[other] for other in set(NAMES) - {"lab"})) < found[name]
+    assert {"pytest", "hypothesis", "nbdev", "ruff"} <= found["dev"] and {"jupyterlab", "anywidget"} <= found["lab"]
 
 
 def test_what_is_locked_is_all_that_the_two_commands_install(wheel):

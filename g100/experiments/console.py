@@ -125,8 +125,9 @@ def write_pages(folder: Path, rows: list[dict]) -> None:
         made.append((f"{dataset}:{category}", "index.html" if not made else f"index-{len(made) + 1}.html", data))
         for name, page in pages.items():
             goal = folder / "cells" / cells[name]
-            links = [link for link in page["links"] if link[0] != "benchmark"]
-            write_page(goal, page | {"links": [["benchmark", f"../../{made[-1][1]}"], *links]})
+            way = ["benchmark", f"../../{made[-1][1]}"]
+            if way not in page["links"]:
+                write_page(goal, page | {"links": [way, *(link for link in page["links"] if link[0] != "benchmark")]})
     for name, file, data in made:
         others = [[escaped(text), where] for text, where, _ in made if where != file]
         reports = [["report", "report.html"], ["table", "table.md"], *others]
