@@ -204,7 +204,8 @@ def start(model: Path, folder: Path, out: Path) -> subprocess.Popen:
     words = ("inspect", model, "--watch", folder, "--out", out, "--settle", 0.2, "--device", "cpu", "--no-pictures", "--json")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     code = "import tests.toys; from g100.experiments.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], env=env, cwd=ROOT, text=True,
+    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - where whoever runs the tests does not
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], env=env, cwd=ROOT, text=True, preexec_fn=hears,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 

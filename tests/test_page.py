@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +38,14 @@ from tests.toys import line_of, mvtec_folder, pictures
 
 pytestmark = pytest.mark.xdist_group("page")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def comes_true(tab, expression: str, seconds: float = 30.0) -> None:
+    "Wait for an expression of the page; asked from outside, since the page itself evaluates no text."
+    end = time.monotonic() + seconds
+    while not tab.evaluate(expression):
+        assert time.monotonic() < end, expression
+        time.sleep(0.05)
 
 
 # ---- what the page is told
@@ -256,7 +265,7 @@ def test_a_picture_opens_and_is_walked_by_keyboard(result, opened):
     tab.locator(".card").first.click()
     title = tab.locator("dialog h2")
     assert title.inner_text() == told[order[0]]
-    tab.wait_for_function("[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
+    comes_true(tab, "[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
     for key, k in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", len(order) - 1), ("Home", 0)):
         tab.keyboard.press(key)
         assert title.inner_text() == told[order[k]]
@@ -271,7 +280,7 @@ def test_a_picture_opens_and_is_walked_by_keyboard(result, opened):
     assert "scale(1)" in tab.locator(".sheet").get_attribute("style")
     link = tab.url
     tab.keyboard.press("Escape")
-    tab.wait_for_function("!location.hash.includes('picture=')")
+    comes_true(tab, "!location.hash.includes('picture=')")
     assert not tab.locator("dialog").is_visible()
     again = opened(link)
     assert again.locator("dialog h2").inner_text() == told[order[0]], "the address leads there"
@@ -318,7 +327,7 @@ def test_one_file_alone(result, opened, tmp_path):
     tab = opened((tmp_path / "one.html").as_uri())
     assert matrix(tab) == confusion_matrix(done.data.test.labels, done.verdicts.is_anomalous).ravel().tolist()
     tab.locator(".card").first.click()
-    tab.wait_for_function("[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
+    comes_true(tab, "[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
 
 
 def test_twenty_thousand_are_a_window_of_few(opened, tmp_path):
@@ -390,7 +399,7 @@ def test_a_benchmark_shows_the_same_picture_as_each_sees_it(opened, tmp_path):
             assert re.fullmatch(r"[\d.]+ [*=]", cells_of[0]), "marked"
     tab.locator(".card").first.click()
     assert tab.locator("dialog .pane").count() == 3, "the picture, and as both see it"
-    tab.wait_for_function("[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
+    comes_true(tab, "[...document.querySelectorAll('dialog .sheet img')].every(i => i.complete && i.naturalWidth)")
     name = tab.locator("dialog h2").inner_text()
     tab.locator("dialog .facts a").first.click()
     tab.wait_for_selector("dialog[open]")
@@ -417,8 +426,8 @@ def test_evidence_is_where_it_says(opened, tmp_path):
         torch.testing.assert_close(z[0, int(y * h), int(x * w)], model.bank[member], rtol=1e-4, atol=1e-5)
     tab = opened((out / "index.html").as_uri())
     tab.locator(".card").first.click()
-    tab.wait_for_function("[...document.querySelectorAll('.crops img')].length === 2")
-    tab.wait_for_function("[...document.querySelectorAll('.crops img')].every(i => i.complete && i.naturalWidth)")
+    comes_true(tab, "[...document.querySelectorAll('.crops img')].length === 2")
+    comes_true(tab, "[...document.querySelectorAll('.crops img')].every(i => i.complete && i.naturalWidth)")
     assert "The nearest good patch" in tab.locator(".facts").inner_text()
 
 
