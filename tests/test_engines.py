@@ -124,7 +124,8 @@ def test_what_learns_by_itself_goes_into_the_engine_as_a_whole():
     assert new.fitted_.judge.engine is not None
     np.testing.assert_allclose(new.inspect(SEEN).map, old.inspect(SEEN).map, rtol=1e-5)
     new.sigma = 2.0
-    assert new.recalibrate(GOOD).fitted_.judge.engine is not None
+    engine = new.fitted_.judge.engine
+    assert engine is not None and new.recalibrate(GOOD).fitted_.judge.engine is engine, "what calibrates makes no graph"
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ Limit = Annotated[int | None, typer.Option(help="Learn from a seeded sample of s
 Pixels = Annotated[str, typer.Option(help="Longer side at which pixels are judged, or own: each picture's.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")]
 Config = Annotated[Path | None, typer.Option(help="A run.yaml, as a run leaves it; what is said beside it goes first.")]
-Evidence = Annotated[bool, typer.Option("--evidence", help="Show what each verdict rests on, where the algorithm can tell.")]
+Evidence = Annotated[bool, typer.Option("--evidence", help="Show what each alarm rests on, where the algorithm can tell.")]
 CONFIG = ("algorithm", "data", "seed", "parameters", "paper", "limit_train", "metric_size", "skip_unreadable", "device",
           "evidence")  # fmt: skip
 

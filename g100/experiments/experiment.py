@@ -392,7 +392,7 @@ def cut_at(image: np.ndarray, view: View, place: tuple[float, float]) -> np.ndar
 def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray) -> dict | None:
     "What verdict i rests on, for the page; the two crops, if there are such, are written below folder/page."
     at = highest(done.verdicts.map[i])
-    told = done.detector.evidence(done.data.test[[i]], at)
+    told = done.detector.evidence(image, at)
     if told is None or "name" not in told:
         return told
     good, found = done.data.train, [("this picture", image, at)]
@@ -410,17 +410,17 @@ def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray) -> di
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ffe5e0d0
 def write_results(done: Experiment, folder, evidence: bool = False) -> Path:
     """Leave the model, the scores, pictures and a page of every verdict, and last the row, in a folder; gives the folder back.
-    evidence: with what the verdicts rest on, where the detector can tell."""
+    evidence: with what each alarm rests on, where the detector can tell."""
     folder = check_vacant(folder)
     with naming(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         done.detector.save(folder / "model")
         write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
-        pictures = enumerate(done.data.test)
-        rows = [write_shown(folder, i, done.verdicts, i, image, done.detector) for i, image in pictures]
-        if evidence:
-            for i, row in enumerate(rows):
-                row["evidence"] = evidence_of(done, folder, i, done.data.test[i])
+        rows = []
+        for i, image in enumerate(done.data.test):
+            rows.append(write_shown(folder, i, done.verdicts, i, image, done.detector))
+            if evidence and done.verdicts.is_anomalous[i]:
+                rows[i]["evidence"] = evidence_of(done, folder, i, image)
         write_page(folder, page_of(done, rows))
         write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
     return folder

@@ -693,8 +693,10 @@ def recalibrated(detector: "Detector", good: ImageSet, verbose: bool) -> Fitted:
     if stale := [what for name, what in changes(detector).items() if name not in afterwards(detector)]:
         raise G100Error(f"recalibrate: {stale[0]}, which shapes what is learnt; fit again")
     fitted, options = detector.fitted_, Options(detector.fitted_.device, verbose)
-    judge = Judge(fitted.model, detector.scoring(), fitted.judge.usual)
-    put_in_engine(detector, judge, Lessons(good, judge.scoring, detector.batch_size, options))
+    judge = Judge(fitted.model, detector.scoring(), fitted.judge.usual).eval()
+    judge.engine = fitted.judge.engine
+    if (fitted.scoring.image_score in IMAGE_SCORES) != (judge.scoring.image_score in IMAGE_SCORES):  # its graph gives another
+        put_in_engine(detector, judge, Lessons(good, judge.scoring, detector.batch_size, options))
     calibration = calibrated(detector, judge, good, options)
     counts = fitted.counts | {"calibration": len(good)}
     return replace(fitted, judge=judge, calibration=calibration, counts=counts, parameters=detector.get_params(), held_out=good)
