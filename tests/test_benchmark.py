@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,9 @@ def test_a_worker_is_killed_and_nothing_is_lost(within, folder, undisturbed, clu
 
     def another() -> bool:
         "Whether the cell is held by a process that has not held it before."
-        found = re.search(r"process (\d+)", holder.read_text() if holder.exists() else "")
+        found = None
+        with suppress(OSError):  # not there yet, or no more
+            found = re.search(r"process (\d+)", holder.read_text())
         if new := found and int(found[1]) not in held:
             held.append(int(found[1]))
         return bool(new)

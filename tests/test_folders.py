@@ -327,6 +327,8 @@ with locked({str(tmp_path / "a.lock")!r}):
     assert process.stdout.readline() == "now\n"
     said = line_of(lambda: locked(tmp_path / "a.lock").__enter__())
     assert f"process {process.pid}" in said and str(tmp_path) in said
+    (tmp_path / "a.holder").unlink()  # as the holder does just before it lets go
+    assert "another process" in line_of(lambda: locked(tmp_path / "a.lock").__enter__())
     process.kill()
     process.wait()
     with locked(tmp_path / "a.lock"):

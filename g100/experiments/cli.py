@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -257,14 +257,18 @@ def write_array(file: Path, kind: str, part, i: int, view, size: tuple[int, int]
 def judged(model, images, wanted: Wanted, numbers: Sequence[int]) -> Iterator[dict]:
     "The row of each picture, in order; the page knows them under these numbers."
     from g100.foundations.pictures import image_size
+    from g100.foundations.views import ahead
 
     done, needs_image = 0, bool(wanted.kinds & {"pictures", "page"})
+
+    def leave(part, i: int) -> dict:
+        image = images[done + i] if needs_image else image_size(images.images[done + i])
+        return kept(model, part, i, image, numbers[done + i], wanted)
+
     for part in model.inspect_batches(images, target_fpr=wanted.target_fpr):
         if wanted.threshold is not None:
             part = replace(part, is_anomalous=part.score > wanted.threshold)
-        for i in range(len(part)):
-            image = images[done + i] if needs_image else image_size(images.images[done + i])
-            yield kept(model, part, i, image, numbers[done + i], wanted)
+        yield from list(ahead(partial(leave, part), range(len(part)), depth=8))
         done += len(part)
 
 

@@ -7,7 +7,7 @@ __all__ = ['PIXEL', 'make_detector', 'ready_detector', 'image_metrics', 'metric_
            'pixel_metrics', 'timed', 'resident_peak', 'peak_memory_mb', 'versions', 'commit', 'machine', 'Experiment',
            'prepare', 'continued', 'noted', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
            'cell_text', 'text_of', 'check_vacant', 'write_scores', 'short', 'overlay_name', 'write_picture',
-           'write_shown', 'page_of', 'cut_at', 'evidence_of', 'write_results']
+           'write_shown', 'page_of', 'cut_at', 'evidence_of', 'write_pictures', 'write_results']
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #095a68dc
 import csv
@@ -53,7 +53,7 @@ from g100.foundations.page import (
     told_of,
     write_page,
 )
-from ..foundations.views import View
+from ..foundations.views import View, ahead
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -389,18 +389,18 @@ def cut_at(image: np.ndarray, view: View, place: tuple[float, float]) -> np.ndar
     return as_uint8(image[y : y + side, x : x + side])
 
 
-def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray) -> dict | None:
-    "What verdict i rests on, for the page; the two crops, if there are such, are written below folder/page."
+def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray, names: list[str]) -> dict | None:
+    """What verdict i rests on, for the page; the two crops, if there are such, are written below folder/page. `names`: of the
+    good pictures, as the detector knows them."""
     at = highest(done.verdicts.map[i])
     told = done.detector.evidence(image, at)
     if told is None or "name" not in told:
         return told
     good, found = done.data.train, [("this picture", image, at)]
-    names = [escaped(name) for name in good.names]
     if told["name"] in names:
         found.append((told["name"], good[names.index(told["name"])], told["place"]))
     pictures = []
-    (folder / "page" / "evidence").mkdir(exist_ok=True)
+    (folder / "page" / "evidence").mkdir(parents=True, exist_ok=True)
     for k, (text, source, place) in enumerate(found):
         file = f"evidence/{i:06d}-{k}.jpg"
         (folder / "page" / file).write_bytes(photo(cut_at(source, done.detector.frame(source.shape[:2]), place)))
@@ -408,6 +408,20 @@ def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray) -> di
     return {"said": told["said"], "pictures": pictures}
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ffe5e0d0
+def write_pictures(done: Experiment, folder: Path, evidence: bool) -> list[dict]:
+    "Write what shows each test picture, several at a time; gives the rows of the page, in order."
+    names = [escaped(name) for name in done.data.train.names]
+
+    def leave(i: int) -> dict:
+        image = done.data.test[i]
+        row = write_shown(folder, i, done.verdicts, i, image, done.detector)
+        if evidence and done.verdicts.is_anomalous[i]:
+            row["evidence"] = evidence_of(done, folder, i, image, names)
+        return row
+
+    return list(ahead(leave, range(len(done.data.test)), depth=8))
+
+
 def write_results(done: Experiment, folder, evidence: bool = False) -> Path:
     """Leave the model, the scores, pictures and a page of every verdict, and last the row, in a folder; gives the folder back.
     evidence: with what each alarm rests on, where the detector can tell."""
@@ -416,11 +430,6 @@ def write_results(done: Experiment, folder, evidence: bool = False) -> Path:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         done.detector.save(folder / "model")
         write_scores(folder / "scores.csv", done.data.test, done.verdicts, done.detector.threshold_, done.aupimo)
-        rows = []
-        for i, image in enumerate(done.data.test):
-            rows.append(write_shown(folder, i, done.verdicts, i, image, done.detector))
-            if evidence and done.verdicts.is_anomalous[i]:
-                rows[i]["evidence"] = evidence_of(done, folder, i, image)
-        write_page(folder, page_of(done, rows))
+        write_page(folder, page_of(done, write_pictures(done, folder, evidence)))
         write_text(folder / "metrics.json", json.dumps(done.row, indent=1))
     return folder

@@ -76,7 +76,9 @@ def locked(file, what=None, wait: bool = False) -> Iterator[None]:
                 with suppress(PermissionError):  # Windows keeps an open file
                     file.unlink(missing_ok=True)
     except Timeout:
-        by = holder.read_text() if holder.exists() else "another process"
+        by = "another process"
+        with suppress(OSError):  # it may end just now
+            by = holder.read_text()
         raise G100Error(f"{what or file.parent}: another command is at work here ({by}); wait for it, or name another folder") \
             from None
 

@@ -176,7 +176,7 @@ def ahead(work: Callable, items: Sequence, depth: int) -> Iterator:
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # what has begun ends: nothing is written after this
 
 # %% ../../nbs/1_foundations/03_views.ipynb #7b9b917e
 def viewed(images: ImageSet, i: int, view: View) -> "torch.Tensor":
