@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from g100.foundations import line
+from g100.foundations import errors, line
 from g100.foundations.errors import G100Error
 from tests.notebooks import ROOT
 from tests.toys import MeanPicture, line_of, pictures, refused, spotted
@@ -120,6 +120,8 @@ def test_a_video_is_judged_frame_by_frame(within, model, tmp_path):
     (("photos", "--json", "--threshold", "1", "--target-fpr", "0.1"), "leave one out"), (("--watch", "photos"), "say --out"),
     (("photos", "--watch", "photos", "--out", "o"), "takes no other pictures"), (("x.mp4", "--json"), "there is no video"),
     (("camera:99", "--json", "--every", "0"), "every=0"), (("photos", "x.mp4", "--json"), "is a stream"),
+    (("photos", "--out", "o", "--no-pictures", "--embed"), "--embed is for"),
+    (("--watch", "photos", "--out", "o", "--evidence"), "--evidence is for"),
     (("--watch", "photos", "--out", "photos/o"), "lies in the folder"), (("--watch", "nowhere", "--out", "o"), "nowhere"),
 ])  # fmt: skip
 def test_what_contradicts_itself_is_refused(within, model, photos, monkeypatch, words, said):
@@ -281,3 +283,25 @@ def test_a_config_says_what_is_not_said(within, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert told["algorithm"] == "riad" and told["seed"] == 5 and told["metric_size"] is None
     assert told["parameters"] == {"epochs": 9, "ks": [4, 8]}
+
+
+def test_where_no_bar_can_be_drawn_a_line_says_how_far_it_is(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(errors.time, "monotonic", lambda: now[0])
+    with errors.Lines(50, "judging") as counted, errors.Lines(50, None) as silent:
+        for _ in range(50):
+            now[0] += 0.75
+            counted.set_postfix(loss="0.1")
+            counted.update()
+            silent.update()
+    assert counted.n == silent.n == 50
+    assert caplog.messages == [f"judging: {n} of 50, {0.75 * n:.0f} s, loss 0.1" for n in (14, 28, 42)]
+
+
+@pytest.mark.parametrize("told, drawn", [("1", True), ("0", False), (None, False)])
+def test_who_shows_says_whether_bars_are_drawn(monkeypatch, told, drawn):
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    monkeypatch.delitem(sys.modules, "ipykernel")
+    monkeypatch.setenv("G100_BARS", told) if told else monkeypatch.delenv("G100_BARS", raising=False)
+    with errors.bar(3, "x") as counted:
+        assert (not isinstance(counted, errors.Lines)) == drawn

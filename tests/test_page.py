@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc_auc_score
 
+import g100
 from g100.algorithms.patchcore import origin_of
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.experiments.console import write_pages
@@ -442,6 +443,46 @@ def test_all_explain_one_picture_with_a_figure(result):
     semi = SemiOrthogonal(**SMALL, k=8).fit(pictures(12, 64), device="cpu")
     texts = [text.get_text() for text in semi.explain(pictures(1, 64)).findobj(lambda a: hasattr(a, "get_text"))]
     assert any("standard deviations from the mean of the 12 good ones" in text for text in texts)
+
+
+QUICK = {
+    "RIAD": {"ks": (4, 8), "width": 4},
+    "FAVAE": {"width": 4, "z": 4, "backbone": "resnet18", "weights": "random"},
+    "KDAD": {"width": 4, "backbone": "resnet18", "weights": "random"},
+    "FCDD": {"backbone": "resnet18", "weights": "random"},
+}
+
+
+def test_a_page_may_be_one_file(within, opened, tmp_path):
+    "With all its pictures and what its alarms rest on; nothing is beside it, and it opens anywhere."
+    root = mvtec_folder(tmp_path / "part", good=24, bad=4, size=64)
+    parameters = {"image_size": 64, "epochs": 1} | QUICK["FAVAE"]
+    done = run_experiment("favae", f"mvtec:{root}", parameters=parameters)
+    done.detector.save(tmp_path / "model")
+    threshold = str(float(np.median(done.verdicts.score)))
+    words = ("--out", tmp_path / "out", "--embed", "--evidence", "--threshold", threshold, "--device", "cpu")
+    assert within("inspect", tmp_path / "model", root / "test", *words).returncode == 0
+    shutil.copy(tmp_path / "out" / "index.html", tmp_path / "alone.html")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [".g100", "index.html", "pictures", "verdicts.csv"]
+    tab = opened((tmp_path / "alone.html").as_uri())
+    tab.locator(".card").first.click()
+    comes_true(tab, "[...document.querySelectorAll('.crops img')].length === 2")
+    comes_true(tab, "[...document.querySelectorAll('img')].every(i => i.complete && i.naturalWidth)")
+    assert "What the code of the picture cannot say here" in tab.locator(".facts").inner_text()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_learner_tells_what_an_alarm_rests_on(name):
+    "A sentence of shares that make a whole, and of those that paint the painting."
+    X = pictures(12, 64)
+    detector = getattr(g100, name)(image_size=64, epochs=1, calibration=0.4, **QUICK[name]).fit(X, device="cpu")
+    told = detector.evidence(X[:1], (0.25, 0.6))
+    shares = [int(share) for share in re.findall(r"(\d+) %", told["said"])]
+    assert len(shares) >= 2 and shares == sorted(shares, reverse=True) and abs(sum(shares) - 100) <= len(shares), told["said"]
+    assert ("seen" in told) == (name in ("RIAD", "FAVAE"))
+    for painted in told.get("seen", {}).values():
+        assert painted.shape == (64, 64, 3) and painted.min() >= 0 and painted.max() <= 1
+    assert "explain wants one picture, not 2" in line_of(detector.explain, X[:2])
 
 
 def test_a_notebook_explores_or_shows_a_figure(result, monkeypatch):

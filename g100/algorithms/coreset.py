@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..foundations.errors import G100Error
+from ..foundations.errors import G100Error, bar
 
 # %% ../../nbs/2_algorithms/09_coreset.ipynb #23d70baa
 @dataclass(frozen=True, eq=False)
@@ -119,13 +118,13 @@ def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bo
     cloud, size = _cloud(X), max(2, buffer)
     picks = torch.randint(len(X), (1,), generator=torch.Generator().manual_seed(seed)).to(X.device)
     index, gaps, left = [picks], [], n - 1
-    with tqdm(total=n, initial=1, desc="coreset", unit="pick", disable=not progress) as bar:
+    with bar(n, "coreset" if progress else None, "pick", 1) as counted:
         _update(cloud, picks)
         while left:
             picks, gap = (part[:left] for part in _batch(cloud, size))
             _update(cloud, picks)
             index, gaps, left, size = index + [picks], gaps + [gap], left - len(picks), _resized(size, len(picks))
-            bar.update(len(picks))
+            counted.update(len(picks))
     return Coreset(torch.cat(index), torch.cat([*gaps, cloud.gap.max().clamp(min=0)[None]]).sqrt())
 
 # %% ../../nbs/2_algorithms/09_coreset.ipynb #dfd0b031

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..foundations.detector import Fitted, Lessons
+from ..foundations.detector import Fitted, Lessons, one_picture, parted, value_at
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, full_size, upsample
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
-from ..foundations.pictures import as_image_set
 from ..foundations.views import View, batches
 
 if TYPE_CHECKING:
@@ -292,10 +291,19 @@ class FAVAE(TrainedDetector):
     @torch.inference_mode()
     def explain(self, X) -> "Figure":
         "The picture, its painting at the mean of the code, the addends of the score, and the final map."
-        images, fitted = as_image_set(X), self.fitted_
-        if len(images) != 1:
-            raise G100Error(f"explain wants one picture, not {len(images)}")
+        fitted, images = self.fitted_, one_picture(X)
         return draw_verdict(fitted, next(batches(images, fitted.scoring.view)).to(fitted.device))
+
+    @torch.inference_mode()
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        fitted = self.fitted_
+        if fitted.scoring.tile is not None:
+            return None
+        x = next(batches(one_picture(X), fitted.scoring.view)).to(fitted.device)
+        parts = {title: value_at(m, at) for title, m in shares(fitted.model, x, fitted.scoring.sigma).items()}
+        said = f"What the code of the picture cannot say here: {parted(parts)}."
+        painted = fitted.model.vae(x)[0][0].permute(1, 2, 0).clamp(0, 1)
+        return {"said": said, "seen": {"painted from its code": painted.cpu().numpy()}}
 
     @classmethod
     def paper(cls, **parameters) -> "FAVAE":

@@ -21,7 +21,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from .synthetic import synthetic
-from ..foundations.detector import Fitted, Lessons, Options, generator, own_randomness, pick_device
+from g100.foundations.detector import (
+    Fitted,
+    Lessons,
+    Options,
+    generator,
+    one_picture,
+    own_randomness,
+    parted,
+    pick_device,
+    value_at,
+)
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
@@ -155,10 +165,19 @@ class Network(nn.Module):
         finest, *others = self.teacher(x)
         return torch.cat([finest, *(F.interpolate(f, finest.shape[2:], mode="bilinear") for f in others)], dim=1)
 
+    def z_by_level(self, x: torch.Tensor) -> list[torch.Tensor]:
+        "The addends (B, K, h, w) of z, on the grid of the finest level."
+        finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
+        return [finest, *(F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others)]
+
     def z(self, x: torch.Tensor) -> torch.Tensor:
         "z (B, K, h, w) of Eq. 8, on the grid of the finest level."
-        finest, *others = (head(f) for head, f in zip(self.heads, self.teacher(x), strict=True))
-        return sum((F.interpolate(z, finest.shape[2:], mode="bilinear") for z in others), finest)
+        return sum(self.z_by_level(x))
+
+    def by_level(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
+        "For a picture (1, 3, H, W), what each level adds to the square of z, (h, w): its inner product with the whole."
+        parts = self.z_by_level(x)
+        return {level: (part * sum(parts)).sum(1)[0] for level, part in zip(self.teacher.backbone.levels, parts, strict=True)}
 
     def scored(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         "The maps (B, H, W), and scores (B,): the means of the maps before they are brought to size."
@@ -379,8 +398,17 @@ class FCDD(TrainedDetector):
 
     def explain(self, X) -> "Figure":
         "One picture, its coarse map, the map, and what is marked; below, some of the synthetic anomalies that taught."
-        x = next(batches(as_image_set(X)[:1], self.view_, 1))
+        x = next(batches(one_picture(X), self.view_, 1))
         return explained(self.fitted_, x.to(self.device_), self.kind)
+
+    @torch.inference_mode()
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        fitted = self.fitted_
+        if fitted.scoring.tile is not None:
+            return None
+        x = next(batches(one_picture(X), self.view_, 1)).to(fitted.device)
+        parts = {f"level {level}": max(0.0, value_at(h, at)) for level, h in fitted.model.by_level(x).items()}
+        return {"said": f"The output here: {parted(parts)}."}
 
     @classmethod
     def paper(cls, **parameters) -> "FCDD":

@@ -23,13 +23,12 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .favae import Remembering
-from ..foundations.detector import Judge, Lessons, Scoring, generator
+from ..foundations.detector import Judge, Lessons, Scoring, generator, one_picture, parted, value_at
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, full_size, opened
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Passes, Positive, Size, Spread, param
-from ..foundations.pictures import as_image_set
 from ..foundations.views import batches
 
 if TYPE_CHECKING:
@@ -390,11 +389,18 @@ class KDAD(TrainedDetector):
 
     def explain(self, X) -> "Figure":
         "The picture and the discrepancy at each tap; the final map and the map by each kind of gradient."
-        images, fitted = as_image_set(X), self.fitted_
-        if len(images) != 1:
-            raise G100Error(f"explain wants one picture, not {len(images)}")
+        fitted, images = self.fitted_, one_picture(X)
         x = next(iter(batches(images, fitted.scoring.view, 1))).to(fitted.device)
         return explanation(fitted.judge, x, self.threshold_, self.color_range_)
+
+    @torch.inference_mode()
+    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+        fitted = self.fitted_
+        if fitted.scoring.tile is not None:
+            return None
+        x = next(batches(one_picture(X), fitted.scoring.view, 1)).to(fitted.device)
+        parts = {title: value_at(D, at) for title, D in shares(fitted.model, x).items()}
+        return {"said": f"Here the cloner disagrees with its source: {parted(parts)}."}
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #fced292c
 RECIPE = {  # a parameter's value in `paper()`, and whose it is

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'STOPPED', 'Name', 'Data', 'Backbone',
-           'Weights', 'Settings', 'Limit', 'Pixels', 'Resume', 'Config', 'Evidence', 'CONFIG', 'COLUMNS', 'EVERY',
-           'LOG', 'CHUNK', 'Model', 'Pictures', 'OutOrNone', 'Class', 'Rate', 'Line', 'Json', 'Bare', 'Masks', 'Maps',
-           'Coco', 'Every', 'Watch', 'Settle', 'Fail', 'KEPT', 'EXTRAS', 'parse_settings', 'show_row', 'stoppable',
+           'Weights', 'Settings', 'Limit', 'Pixels', 'Resume', 'Config', 'Evidence', 'Embed', 'CONFIG', 'COLUMNS',
+           'CHUNK', 'Model', 'Pictures', 'OutOrNone', 'Class', 'Rate', 'Line', 'Json', 'Bare', 'Masks', 'Maps', 'Coco',
+           'Every', 'Watch', 'Settle', 'Fail', 'KEPT', 'EXTRAS', 'parse_settings', 'show_row', 'stoppable',
            'metric_size_from', 'read_config', 'run', 'demo', 'gather', 'Wanted', 'kept', 'write_array', 'judged',
            'judged_or_said', 'csv_line', 'write_verdicts', 'progress', 'judge_chunk', 'judged_there', 'judged_stream',
            'inspection_page', 'watch_folder', 'show_found', 'tell_json', 'check_wishes', 'inspected', 'inspect',
@@ -34,10 +34,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from .. import __version__
-from ..foundations.errors import G100Error, mishap, printable, unknown
+from ..foundations.errors import LOG, G100Error, bar, mishap, printable, unknown
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #8fb5eda5
 app = typer.Typer(
@@ -132,6 +131,7 @@ Pixels = Annotated[str, typer.Option(help="Longer side at which pixels are judge
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a training that was cut off.")]
 Config = Annotated[Path | None, typer.Option(help="A run.yaml, as a run leaves it; what is said beside it goes first.")]
 Evidence = Annotated[bool, typer.Option("--evidence", help="Show what each alarm rests on, where the algorithm can tell.")]
+Embed = Annotated[bool, typer.Option("--embed", help="The page is one file, with all its pictures inside.")]
 CONFIG = ("algorithm", "data", "seed", "parameters", "paper", "limit_train", "metric_size", "skip_unreadable", "device",
           "evidence")  # fmt: skip
 
@@ -160,7 +160,7 @@ def run(
     context: typer.Context, out: Out, algorithm: Name = None, data: Data = None, backbone: Backbone = None,
     weights: Weights = None, settings: Settings = None, paper: Paper = False, seed: Seed = 0, device: Device = "auto",
     limit_train: Limit = None, metric_size: Pixels = "256", skip_unreadable: Skip = False, config: Config = None,
-    evidence: Evidence = False, resume: Resume = False, force: Force = False,
+    evidence: Evidence = False, embed: Embed = False, resume: Resume = False, force: Force = False,
 ) -> None:  # fmt: skip
     "Fit an algorithm on good pictures, judge the test pictures, and write metrics, model, pictures and a report."
     from g100.experiments.grid import absolute
@@ -176,7 +176,8 @@ def run(
     options |= silent | {"parameters": told.get("parameters", {}) | parameters}
     if options["algorithm"] is None or options["data"] is None:
         raise G100Error("run wants an algorithm and --data, such as: g100 run patchcore --data mvtec:DIR --out DIR")
-    row = experiment(out, force=force, resume=resume, verbose=LOG.isEnabledFor(logging.WARNING), **options)
+    verbose = LOG.isEnabledFor(logging.WARNING)
+    row = experiment(out, force=force, resume=resume, embed=embed, verbose=verbose, **options)
     if is_first():
         show_row(row, out)
 
@@ -211,20 +212,22 @@ class Wanted:
     "What `inspect` leaves of each picture, and where it draws the line."
 
     folder: Path
-    kinds: frozenset[str]  # of pictures, page, masks, maps, coco
+    kinds: frozenset[str]  # of pictures, page, evidence, embed, masks, maps, coco
     target_fpr: float | None = None
     threshold: float | None = None  # on the score, in the place of the calibration's
 
 
 def kept(model, part, i: int, image, number: int, wanted: Wanted) -> dict:
     "The row of verdict i of an inspection, and its files; `image`: (H, W, 3), or its size (H, W) where it is not needed."
-    from g100.experiments.experiment import overlay_name, write_picture, write_shown
+    from g100.experiments.experiment import evidence_of, overlay_name, write_picture, write_shown
     from g100.foundations.line import coco_parts
     from g100.foundations.page import frame_of, told_of
 
     size = image if isinstance(image, tuple) else image.shape[:2]
     if "page" in wanted.kinds:
         row = write_shown(wanted.folder, number, part, i, image, model)
+        if "evidence" in wanted.kinds and part.is_anomalous[i]:
+            row["evidence"] = evidence_of(model, part.map[i], image, wanted.folder, number)
     else:
         row = told_of(part, i, size)
     threshold = part.calibration.threshold if wanted.threshold is None else wanted.threshold
@@ -328,21 +331,12 @@ def write_verdicts(file: Path | None, rows: Iterator[dict], total: int | None, t
     return seen
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #227e4926
-EVERY = 10  # seconds
-LOG = logging.getLogger("g100")
-
-
 def progress(rows: Iterator, total: int | None, what: str = "inspecting") -> Iterator:
-    "The rows as they come, with one bar on the error stream; plain lines at intervals where it is no terminal."
-    if sys.stderr.isatty() and LOG.isEnabledFor(logging.WARNING):
-        yield from tqdm(rows, total=total, desc=what, unit="img")
-        return
-    begun = last = time.monotonic()
-    for n, row in enumerate(rows, 1):
-        yield row
-        if (now := time.monotonic()) - last >= EVERY:
-            last = now
-            LOG.warning("%s: %d%s, %.0f s", what, n, f" of {total}" if total else "", now - begun)
+    "The rows as they come, counted by one bar (see `bar`) unless -q was said."
+    with bar(total, what if LOG.isEnabledFor(logging.WARNING) else None) as counted:
+        for row in rows:
+            yield row
+            counted.update()
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #73c725cf
 CHUNK = 32  # batches
@@ -398,7 +392,7 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
     "Write the page of an inspection, and the COCO record where it is wanted."
     from g100.foundations.folders import write_text
     from g100.foundations.line import coco_of
-    from g100.foundations.page import page_data, promise_said, run_data, write_page
+    from g100.foundations.page import embed_page, page_data, promise_said, run_data, write_page
 
     record = model.calibration_ if wanted.target_fpr is None else model.calibration_.at(wanted.target_fpr)
     if "coco" in wanted.kinds:
@@ -412,6 +406,8 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
         run = run_data(rows, record, name=type(model).__name__, **more)
         links = {"verdicts.csv": "verdicts.csv"}
         write_page(folder, page_data("Inspection", said, rows, [run], record.target_fpr, links=links))
+    if "embed" in wanted.kinds:
+        embed_page(folder)
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #8ccaa98c
 def watch_folder(model, place: Path, folder: Path, wanted: Wanted, settle: float, tell: Callable[[dict], None] | None) -> None:
@@ -468,6 +464,9 @@ def check_wishes(out: Path | None, paths: list[str] | None, watch: Path | None, 
         raise G100Error("inspect wants pictures, or --watch with a folder" if not paths else "--watch takes no other pictures")
     if out is None and (watch or wanted.kinds or not as_json):
         raise G100Error("say --out FOLDER for what is to be written, or --json for verdicts on the standard output alone")
+    if lost := sorted(wanted.kinds & {"evidence", "embed"}):
+        if watch is not None or "page" not in wanted.kinds:
+            raise G100Error(f"--{lost[0]} is for the page, which --watch, --no-pictures and --json alone do not make")
     if wanted.threshold is not None and wanted.target_fpr is not None:
         raise G100Error("--threshold and --target-fpr both say where the line is drawn; leave one out")
 
@@ -516,7 +515,8 @@ def inspected(place: Path, detector, paths: list[str], wanted: Wanted, every: in
 def inspect(
     model: Model, paths: Pictures = None, out: OutOrNone = None, device: Device = "auto", algorithm: Class = None,
     target_fpr: Rate = None, threshold: Line = None, as_json: Json = False, no_pictures: Bare = False, masks: Masks = False,
-    maps: Maps = False, coco: Coco = False, every: Every = 1, watch: Watch = None, settle: Settle = 1.0,
+    maps: Maps = False, coco: Coco = False, evidence: Evidence = False, embed: Embed = False, every: Every = 1,
+    watch: Watch = None, settle: Settle = 1.0,
     fail_on_abnormal: Fail = False, scheduler: Scheduler = None, skip_unreadable: Skip = False, force: Force = False,
 ) -> None:  # fmt: skip
     "Judge new pictures with a saved model: a table of verdicts, an overlay of every picture, and a page of all."
@@ -525,6 +525,7 @@ def inspect(
 
     shown = not no_pictures and out is not None
     kinds = {"masks": masks, "maps": maps, "coco": coco, "pictures": shown, "page": shown}
+    kinds |= {"evidence": evidence, "embed": embed}
     place, tell = model_in(model), tell_json if as_json else None
     wanted = Wanted(out, frozenset(kind for kind, wish in kinds.items() if wish), target_fpr, threshold)
     check_wishes(out, paths, watch, wanted, as_json)

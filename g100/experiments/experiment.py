@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -53,7 +53,7 @@ from g100.foundations.page import (
     told_of,
     write_page,
 )
-from ..foundations.views import View, ahead
+from ..foundations.views import ahead
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -380,43 +380,50 @@ def page_of(done: Experiment, rows: list[dict]) -> dict:
     return page_data(title, said, rows, [run], verdicts.calibration.target_fpr, test, links)
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #e78ef8dd
-def cut_at(image: np.ndarray, view: View, place: tuple[float, float]) -> np.ndarray:
-    "A square of a picture (H, W, 3) about a place (y, x) of what a view sees of it, a quarter of its shorter side large."
-    (H, W), (left, top, width, height) = image.shape[:2], frame_of(view, image.shape[:2])
+def cut_at(image: np.ndarray, frame: Sequence[float], place: tuple[float, float]) -> np.ndarray:
+    """A square of a picture (H, W, 3) about a place (y, x) of its part `frame`, left, top, width and height as shares of the
+    picture's; a quarter of the shorter side large."""
+    (H, W), (left, top, width, height) = image.shape[:2], frame
     side = max(1, min(H, W) // 4)
     y, x = (round(n * N) for n, N in ((top + place[0] * height, H), (left + place[1] * width, W)))
     y, x = (min(max(0, n - side // 2), N - side) for n, N in ((y, H), (x, W)))
     return as_uint8(image[y : y + side, x : x + side])
 
 
-def evidence_of(done: Experiment, folder: Path, i: int, image: np.ndarray, names: list[str]) -> dict | None:
-    """What verdict i rests on, for the page; the two crops, if there are such, are written below folder/page. `names`: of the
-    good pictures, as the detector knows them."""
-    at = highest(done.verdicts.map[i])
-    told = done.detector.evidence(image, at)
-    if told is None or "name" not in told:
+def evidence_of(detector: Detector, map: np.ndarray, image: np.ndarray, folder: Path, i: int,
+                find: Callable[[str], np.ndarray | None] = lambda name: None) -> dict | None:  # fmt: skip
+    """What the verdict on a picture with this map rests on, for the page; crops, if there are such, are written below
+    folder/page under the number i. find: gives the good picture of a name, or None where it is not at hand."""
+    at = highest(map)
+    told = detector.evidence(image, at)
+    if told is None or not {"name", "seen"} & told.keys():
         return told
-    good, found = done.data.train, [("this picture", image, at)]
-    if told["name"] in names:
-        found.append((told["name"], good[names.index(told["name"])], told["place"]))
+    frame = lambda picture: frame_of(detector.frame(picture.shape[:2]), picture.shape[:2])  # noqa: E731
+    found = [("this picture", image, frame(image), at)]
+    found += [(title, picture, (0, 0, 1, 1), at) for title, picture in told.get("seen", {}).items()]
+    if "name" in told and (good := find(told["name"])) is not None:
+        found.append((told["name"], good, frame(good), told["place"]))
     pictures = []
     (folder / "page" / "evidence").mkdir(parents=True, exist_ok=True)
-    for k, (text, source, place) in enumerate(found):
+    for k, (text, source, part, place) in enumerate(found):
         file = f"evidence/{i:06d}-{k}.jpg"
-        (folder / "page" / file).write_bytes(photo(cut_at(source, done.detector.frame(source.shape[:2]), place)))
+        (folder / "page" / file).write_bytes(photo(cut_at(source, part, place)))
         pictures.append([text, file])
     return {"said": told["said"], "pictures": pictures}
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ffe5e0d0
 def write_pictures(done: Experiment, folder: Path, evidence: bool) -> list[dict]:
     "Write what shows each test picture, several at a time; gives the rows of the page, in order."
-    names = [escaped(name) for name in done.data.train.names]
+    good, verdicts = {escaped(name): i for i, name in enumerate(done.data.train.names)}, done.verdicts
+
+    def find(name: str) -> np.ndarray | None:
+        return done.data.train[good[name]] if name in good else None
 
     def leave(i: int) -> dict:
         image = done.data.test[i]
-        row = write_shown(folder, i, done.verdicts, i, image, done.detector)
-        if evidence and done.verdicts.is_anomalous[i]:
-            row["evidence"] = evidence_of(done, folder, i, image, names)
+        row = write_shown(folder, i, verdicts, i, image, done.detector)
+        if evidence and verdicts.is_anomalous[i]:
+            row["evidence"] = evidence_of(done.detector, verdicts.map[i], image, folder, i, find)
         return row
 
     return list(ahead(leave, range(len(done.data.test)), depth=8))

@@ -34,7 +34,7 @@ from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector
 from ..foundations.errors import MEMORY, G100Error, mishap, needs, printable, unknown
 from ..foundations.folders import fresh_folder, write_text
-from ..foundations.page import write_page
+from ..foundations.page import embed_page, write_page
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector, plot_history
 from ..foundations.maps import canvas
@@ -182,7 +182,8 @@ def kernel_manager(folder: Path | None = None) -> type:
 
     start = START.format(home=str(Path(g100.__file__).absolute().parents[1]))
     command = [sys.executable, "-P", "-W", f"ignore:{COMPLAINT}", "-c", start, "-f", "{connection_file}"]
-    spec = KernelSpec(argv=command, name="python3", display_name="Python 3", language="python")
+    shows = {"G100_BARS": "1" if sys.stderr.isatty() else "0"}  # where its error stream is shown
+    spec = KernelSpec(argv=command, name="python3", display_name="Python 3", language="python", env=shows)
     traits = {"connection_file": Unicode(str(folder / ".kernel.json"))} if folder else {}
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec, **traits})
 
@@ -327,10 +328,10 @@ def link_page(folder: Path, report: str) -> None:
 
 # %% ../../nbs/3_experiments/23_report.ipynb #f71d1427
 def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: bool = False, evidence: bool = False,
-               **options) -> dict:  # fmt: skip
+               embed: bool = False, **options) -> dict:  # fmt: skip
     """Run one experiment and its report into the folder `out`; gives its row back. `options`: as `run_experiment` takes
     them. force: replace the folder if it exists; resume: continue a training that was cut off; evidence: show what
-    verdicts rest on. Raises G100Error."""
+    verdicts rest on; embed: the page of verdicts is one file. Raises G100Error."""
     needs(*REPORT, extra="report")
     parameters = {"seed": options.get("seed", 0), **(options.get("parameters") or {})}
     detector = ready_detector(algorithm, parameters, options.get("paper", False))
@@ -343,6 +344,8 @@ def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: b
         where = {"out": str(draft), "checkpoint": checkpoint and str(checkpoint)}
         run_report("experiment", {"algorithm": algorithm, "data": data, "evidence": evidence, **where, **options}, draft)
         link_page(draft, "report.html")
+        if embed:
+            embed_page(draft)
         write_config(draft / "run.yaml", {"algorithm": algorithm, "data": data, "evidence": evidence, **options})
         row = json.loads((draft / "metrics.json").read_text())
     if checkpoint:

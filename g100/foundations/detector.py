@@ -9,8 +9,9 @@ __all__ = ['PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'SHOWN', 's
            'usual_of', 'measured_out_of_fold', 'across', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared',
            'check_names', 'check_framing', 'check_common', 'afterwards', 'changes', 'warn_of_changes', 'register',
            'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'engine_for', 'put_in_engine',
-           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'explained', 'check_restorable',
-           'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored', 'engine_back', 'try_out', 'load']
+           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'value_at', 'parted', 'one_picture',
+           'explained', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored',
+           'engine_back', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
@@ -36,11 +37,10 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from tqdm import tqdm
 
 from .calibration import Calibration
 from .engines import Engine, chosen_engine, compiled
-from .errors import G100Error, printable, remark, unknown
+from .errors import G100Error, bar, printable, remark, unknown
 from .features import Backbone
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, tile_starts
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
@@ -204,15 +204,16 @@ def as_arrays(maps: torch.Tensor, scores: torch.Tensor) -> tuple[np.ndarray, np.
 def judged(judge: Judge, images: ImageSet, device: torch.device, batch_size: int,
            progress: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     "Maps (B, H, W) and scores (B,) of the pictures in their order; with a `progress` text, a bar on stderr."
-    start = 0
-    if judge.scoring.tile is None:
-        found = judged_whole(judge, images, device, batch_size, progress)
+    start, in_crops = 0, judge.scoring.tile is not None
+    if in_crops:
+        found = (judged_in_crops(judge, images[[i]], device, batch_size) for i in range(len(images)))
     else:
-        bar = tqdm(range(len(images)), desc=progress, unit="img", disable=progress is None)
-        found = (judged_in_crops(judge, images[[i]], device, batch_size) for i in bar)
-    for maps, scores in found:
-        yield finite(*as_arrays(maps, scores), images.names[start : start + len(scores)])
-        start += len(scores)
+        found = judged_whole(judge, images, device, batch_size, progress)
+    with bar(len(images), progress if in_crops else None) as counted:
+        for maps, scores in found:
+            yield finite(*as_arrays(maps, scores), images.names[start : start + len(scores)])
+            start += len(scores)
+            counted.update(len(scores))
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #4c18fcd6
 def kept_of(maps: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -708,10 +709,27 @@ def highest(map: np.ndarray) -> tuple[float, float]:
     return (y + 0.5) / map.shape[0], (x + 0.5) / map.shape[1]
 
 
-def explained(detector: "Detector", images: ImageSet) -> "Figure":
-    "The figure of one verdict, with the evidence for it below."
+def value_at(map, at: tuple[float, float]) -> float:
+    "The value of a map (H, W) at such a place."
+    return float(map[int(at[0] * map.shape[0]), int(at[1] * map.shape[1])])
+
+
+def parted(values: dict[str, float]) -> str:
+    "Shares of a sum in words, the largest first: '70 % of stride 8, 30 % of stride 4'."
+    total = sum(values.values()) or 1.0
+    return ", ".join(f"{100 * v / total:.0f} % of {name}" for name, v in sorted(values.items(), key=lambda item: -item[1]))
+
+
+def one_picture(X) -> ImageSet:
+    "A single picture. Raises G100Error for none and for several."
+    images = as_image_set(X)
     if len(images) != 1:
         raise G100Error(f"explain wants one picture, not {len(images)}")
+    return images
+
+
+def explained(detector: "Detector", images: ImageSet) -> "Figure":
+    "The figure of one verdict, with the evidence for it below."
     verdict = detector.inspect(images)
     figure, told = plotted(verdict, 0), detector.evidence(images, highest(verdict.map[0]))
     if told:
@@ -875,11 +893,12 @@ class Detector(Declared, _Outlier, _Estimator):
 
     def explain(self, X) -> "Figure":
         "A matplotlib Figure of how one picture was judged, at least it and its verdict. G100Error for several pictures."
-        return explained(self, as_image_set(X))
+        return explained(self, one_picture(X))
 
     def evidence(self, X, at: tuple[float, float]) -> dict | None:
         """What a verdict on one picture rests on at a place of its map, (y, x) in [0, 1): a sentence, `said`; where it is a
-        place in a good picture, its `name` and `place`. None for an algorithm that cannot tell."""
+        place in a good picture, its `name` and `place`; where it is what the algorithm sees instead, `seen`, pictures
+        (H, W, 3) in [0, 1] by title. None for an algorithm that cannot tell."""
         return None
 
     def watch(self, source, *, every: int = 1, settle: float = 1.0, channels: str = "rgb") -> Iterator[Inspection]:

@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .checkpoint import FREE, read_checkpoint, restore, write_checkpoint
 from g100.foundations.detector import (
     AFTERWARDS, Detector, Lessons, Options, generator, good_only, own_randomness, pick_device,
 )
-from .errors import G100Error, needs
+from .errors import G100Error, bar, needs
 from .features import Backbone
 from .pictures import as_image_set
 from .parameters import Count, NonNegative, Positive, Share, param
@@ -130,7 +129,7 @@ def step(run: Run, x: torch.Tensor) -> float:
     return number
 
 # %% ../../nbs/1_foundations/14_loop.ipynb #34db55b3
-def epoch(run: Run, bar: tqdm) -> float:
+def epoch(run: Run, counted) -> float:
     "All complete batches of one order of the pictures, at least one of them; gives the mean loss."
     run.model.train()
     order = torch.randperm(len(run.pictures), generator=generator(run.recipe.seed, "order", run.state.epoch))
@@ -138,8 +137,8 @@ def epoch(run: Run, bar: tqdm) -> float:
     for x in run.pictures.batches(run.size, order.numpy()):
         if len(x) == run.size and (run.progress < 1 or not losses):
             losses.append(step(run, x))
-            bar.set_postfix(loss=f"{losses[-1]:.4g}", best=f"{run.state.best:.4g}", refresh=False)
-            bar.update(100 * run.progress - bar.n)
+            counted.set_postfix(loss=f"{losses[-1]:.4g}", best=f"{run.state.best:.4g}", refresh=False)
+            counted.update(100 * run.progress - counted.n)
     return float(np.mean(losses))
 
 # %% ../../nbs/1_foundations/14_loop.ipynb #09522164
@@ -190,10 +189,9 @@ def loop(run: Run, checkpoint: Path | None, every: float, progress: str | None) 
     "Epochs until there is a reason to stop; a checkpoint after an epoch, if the last is `every` seconds old."
     main, stored = run.accelerator.is_main_process, -math.inf
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(total=100, initial=100 * run.progress, desc=progress, bar_format=form,
-              disable=progress is None or not main) as bar:  # fmt: skip
+    with bar(100, progress if main else None, "%", 100 * run.progress, bar_format=form) as counted:
         while run.state.stopped is None:
-            record(run, epoch(run, bar))
+            record(run, epoch(run, counted))
             run.state.stopped = why_stop(run)
             if checkpoint and main and (run.state.stopped or run.seconds - stored >= every):
                 write_checkpoint(checkpoint, run)

@@ -6,13 +6,14 @@
 __all__ = ['SIDES', 'PALETTE', 'OPACITY', 'COUNTED', 'POLICY', 'PAGE', 'WIDGET', 'shrunk', 'photo', 'heat_picture',
            'outline_path', 'worst_region', 'frame_of', 'unlike', 'told_of', 'files_of', 'file_name', 'keep_files',
            'percent', 'promise_said', 'kinds_said', 'ramp_of', 'run_data', 'page_data', 'asset', 'in_script',
-           'page_html', 'write_page', 'data_uri', 'embedded', 'inspection_data', 'widget', 'explored']
+           'page_html', 'write_page', 'data_uri', 'embedded', 'embed_page', 'inspection_data', 'widget', 'explored']
 
 # %% ../../nbs/1_foundations/40_page.ipynb #1719dc6b
 import base64
 import html
 import io
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,19 @@ def embedded(run: dict, files: list[dict[str, bytes] | None]) -> dict:
     "The data of a run with its pictures inside; `files` as `files_of` gives them, None for a picture without."
     of = {kind: [data_uri(each[kind]) if each else None for each in files] for kind in SIDES}
     return run | {"embedded": of}
+
+
+def embed_page(folder: Path) -> None:
+    "Put all that the page of one run in a folder shows into its one file, index.html; the files beside it go."
+    data = json.loads((folder / "page" / "data.json").read_text(encoding="utf-8"))
+    (run,) = data["runs"]
+    read = lambda file: (folder / run["base"] / file).read_bytes()  # noqa: E731
+    files = [None if score is None else {kind: read(file_name(kind, i)) for kind in SIDES}
+             for i, score in enumerate(run["scores"])]  # fmt: skip
+    for told in filter(None, run.get("evidence", [])):
+        told["pictures"] = [[text, data_uri(read(file))] for text, file in told.get("pictures", [])]
+    write_text(folder / "index.html", page_html(data | {"runs": [embedded(run, files)]}))
+    shutil.rmtree(folder / "page")
 
 
 def inspection_data(verdicts, title: str = "Verdicts", longest: int = 512) -> dict[str, Any]:

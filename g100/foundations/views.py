@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .errors import G100Error, unknown
+from .errors import G100Error, bar, unknown
 from .pictures import WORKERS, ImageSet
 
 if TYPE_CHECKING:  # what judges without torch has views, too
@@ -194,17 +194,16 @@ def batches(images: ImageSet, view: View, batch_size: int = 32, progress: str | 
     if batch_size < 1:
         raise G100Error(f"batch_size={batch_size} must be at least 1")
     import torch
-    from tqdm import tqdm
 
     views = ahead(lambda i: viewed(images, i, view), range(len(images)), depth=2 * batch_size)
-    with tqdm(total=len(images), desc=progress, unit="img", disable=progress is None) as bar:
+    with bar(len(images), progress) as counted:
         batch = []
         for x in views:
             batch.append(x)
             if len(batch) == batch_size:
                 yield torch.stack(batch)
-                bar.update(len(batch))
+                counted.update(len(batch))
                 batch = []
         if batch:
             yield torch.stack(batch)
-            bar.update(len(batch))
+            counted.update(len(batch))
