@@ -78,6 +78,7 @@ def undisturbed(folder, tmp_path_factory):
 # --- the real thing ---
 
 
+@pytest.mark.slow
 def test_killed_and_continued_it_gives_the_same_table(within, folder, undisturbed, tmp_path):
     "SIGKILL while the second cell trains. The first is not touched, the second goes on, and the table is the same."
     out, start = shutil.copytree(undisturbed, tmp_path / "out"), [Path(sys.executable).parent / "g100"]
@@ -119,6 +120,7 @@ def cluster():
         yield local
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_and_nothing_is_lost(within, folder, undisturbed, cluster, tmp_path):
     "A cluster of two worker processes; the one that trains is killed, the other one takes over."
     out, held = tmp_path / "out", []

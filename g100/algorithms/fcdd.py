@@ -321,16 +321,17 @@ class FCDD(TrainedDetector):
     >>> detector = FCDD(kind="mixed").fit("good/")
     """
 
-    image_size: Size = param(160, "size of the network's input in pixels, multiples of the coarsest level's stride")
+    image_size: Size = param(256, "size of the network's input in pixels, multiples of the coarsest level's stride")
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'coarse_mean', of the "
                                             "map before it is brought to size")  # fmt: skip
     sigma: Spread = param(0.0)  # the map is smooth already
-    epochs: Count = param(15)
+    studentise: bool = param(True)
+    epochs: Count = param(10)
     passes: Count = param(1, "passes through the pictures in an epoch")
     learning_rate: Positive = param(5e-5)
     backbone: str = param("lite0", "network that learns, 'lite0' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights before: 'embedded', 'pretrained', 'random', or a .safetensors file")
-    levels: Levels = param((2, 3, 4), "levels of the backbone, finest first; level l has stride 2^(l+1)")
+    levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
     frozen: Level | None = param(None, "level up to which the backbone does not learn; None: nowhere")
     standardise: bool = param(True, "whether features are brought to mean 0 and variance 1, by channel, over the good pictures")
     channels: Channels | None = param(None, "channels K of the head; None: as many as there are features")
@@ -423,6 +424,7 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "kind": ("confetti", "paper"), "supervision": ("label", "official code: confetti marks the whole picture"),
     "abnormal": (0.5, "official code"), "field_std": (12.0, "official code"),
     "gain": (3.7, "official code, measured: its kernel does not sum to 1"), "sigma": (0.0, "official code: none beside Eq. 7"),
+    "studentise": (False, "official code"),
     "epochs": (200, "official code"), "passes": (10, "official code"), "train_batch": (128, "official code: 8 batches of 16"),
     "optimizer": ("sgd", "official code"), "learning_rate": (1e-3, "official code"), "weight_decay": (1e-4, "official code"),
     "schedule": ("exponential", "official code"), "flip": ("", "official code: none"),

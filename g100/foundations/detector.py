@@ -397,7 +397,7 @@ def sums_of(judge: Judge, lessons: Lessons, which: Iterable[int], raw: torch.Ten
     return reduce(torch.add, each)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def usual_of(judge: Judge, lessons: Lessons) -> Usual:
     "What is usual, by the pictures of the lessons as the judge's model sees them."
     total, start = 0, 0

@@ -5,9 +5,11 @@
     python -m tests.benchmarks.fcdd --ablation               kinds, parts, numbers of labelled pictures, on elpv:poly
     python -m tests.benchmarks.fcdd --train --labelled 5     the default, and with and without 5 labelled, on elpv:mono
     python -m tests.benchmarks.fcdd --train --data mvtec:DIR --seeds 0
+    python -m tests.benchmarks.fcdd --start --data mvtec:DIR [--size 320 128]     before training: levels, maps measured or not
 
 What is measured on elpv goes to nbs/results/ablation-fcdd.csv; a row that is there already is kept: delete the file to
-begin anew. Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
+begin anew. Its detectors are FORMER: the defaults of the time when they were trained. What --start finds is added to
+nbs/results/fcdd-starts.csv. Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
 Labelled pictures are drawn, with the seed, from the abnormal ones of the test set and their masks, if any, go with them;
 HELD_BACK are drawn at once, the first N of them are given, and none of them is judged. So all numbers of a seed are over
 the same pictures.
@@ -28,7 +30,7 @@ import torch
 from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spoilt, spread
 from g100.algorithms.synthetic import KINDS, synthetic
 from g100.experiments.table import write_rows
-from g100.foundations.detector import Judge
+from g100.foundations.detector import Judge, judged
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES
 from g100.foundations.metrics import aupro, auroc
@@ -36,7 +38,8 @@ from g100.foundations.pictures import ImageSet
 from g100.foundations.views import batches
 from tests.benchmarks.common import RESULTS, milliseconds, ways
 
-ABLATION = RESULTS / "ablation-fcdd.csv"
+ABLATION, STARTS = RESULTS / "ablation-fcdd.csv", RESULTS / "fcdd-starts.csv"
+FORMER = {"image_size": 160, "epochs": 15, "levels": (2, 3, 4), "studentise": False}
 HELD_BACK, GIVEN = 10, 5
 COLUMNS = (*IMAGE_SCORES, "coarse_mean", "default")
 ONE = {"channels": 1, "start": "random"}
@@ -152,7 +155,7 @@ def reached(data: str, seed: int, setting: Setting, trained: dict) -> dict[str, 
     dataset = load_data(data, seed)
     given, test = (dataset.test[:0], dataset.test) if setting.labelled is None else apart(dataset.test, seed)
     given = given[: setting.labelled or 0]
-    detector, start = Placed(seed=seed, **setting.parameters), time.perf_counter()
+    detector, start = Placed(seed=seed, **FORMER | setting.parameters), time.perf_counter()
     if (key := (data, seed, repr(detector), given.sha256, *setting[-2:])) not in trained:
         detector.place, detector.weight = setting.place, setting.weight
         trained[key] = detector.fit(together(dataset.train, given))
@@ -173,6 +176,22 @@ def tabulated(data: str, seeds: list[int], settings: list[Setting]) -> list[dict
             found = reached(data, seed, setting, trained)
             rows.append(same | {name: f"{found[name]:.4f}" for name in COLUMNS})
             write_rows(ABLATION, sorted(rows, key=order))
+    return rows
+
+
+def starts(data: str, seed: int, size: int | tuple[int, int]) -> list[dict]:
+    "How the whitened head does before training, by levels, with maps as they are and measured by what is usual."
+    dataset, rows = load_data(data, seed), []
+    for levels in ((2, 3), (2, 3, 4)):
+        told = {"image_size": size, "levels": levels, "epochs": 1, "learning_rate": 1e-12, "studentise": True}
+        fitted = FCDD(seed=seed, **told).fit(dataset.train).fitted_
+        for measured, judge in ((False, Judge(fitted.model, fitted.scoring).eval()), (True, fitted.judge)):
+            maps = np.concatenate([maps for maps, _ in judged(judge, dataset.test, fitted.device, 16)])
+            row = {"data": f"{dataset.name}:{dataset.category}", "seed": seed, "levels": "+".join(map(str, levels))}
+            row |= {"measured": measured} | {how: f"{value:.4f}" for how, value in ways(dataset.test.labels, maps).items()}
+            masks = [fitted.scoring.view.mask(dataset.test.mask(i)) for i in range(len(maps))] if dataset.test.has_masks else []
+            rows.append(row | {"aupro": f"{aupro(masks, list(maps)):.4f}" if masks else ""})
+            print(rows[-1], flush=True)
     return rows
 
 
@@ -199,6 +218,8 @@ def main() -> int:
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--places", action="store_true")
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--start", action="store_true")
+    parser.add_argument("--size", type=int, nargs="+", default=[FCDD().image_size])
     parser.add_argument("--data", default="elpv:mono")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--labelled", type=int, choices=range(1, HELD_BACK + 1), metavar=f"1..{HELD_BACK}")
@@ -216,6 +237,12 @@ def main() -> int:
         else:
             for seed, setting in product(args.seeds, settings):
                 reached(args.data, seed, setting, {})
+        return 0
+    if args.start:
+        rows = list(csv.DictReader(STARTS.open())) if STARTS.exists() else []
+        for seed in args.seeds:
+            rows += starts(args.data, seed, args.size[0] if len(args.size) == 1 else tuple(args.size))
+            write_rows(STARTS, rows)
         return 0
     met = judging()
     print("targets met" if met else "TARGETS MISSED")
