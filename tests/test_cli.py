@@ -294,8 +294,9 @@ def test_list_names_what_there_is(within):
 
 
 def test_settings_are_json_where_they_can_be():
-    given = ["a=1", "b=0.5", "c=[1, 2]", "d=resnet18", "e=None", "f=true", "g=a=b"]
-    expected = {"a": 1, "b": 0.5, "c": [1, 2], "d": "resnet18", "e": None, "f": True, "g": "a=b"}
+    given = ["a=1", "b=0.5", "c=[1, 2]", "d=resnet18", "e=None", "f=true", "g=a=b", "h=320,128", "i=(2, 3)", "j=a,b", "k=,"]
+    expected = {"a": 1, "b": 0.5, "c": [1, 2], "d": "resnet18", "e": None, "f": True, "g": "a=b", "h": [320, 128], "i": [2, 3]}
+    expected |= {"j": "a,b", "k": ","}
     assert parse_settings(given) == expected
 
 

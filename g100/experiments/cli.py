@@ -25,7 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -50,17 +50,18 @@ app = typer.Typer(
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #ba87d406
 def parse_settings(settings: list[str]) -> dict:
-    "A dictionary from KEY=VALUE texts; values are JSON where they can be, else text; None and True may be spelt so."
+    "A dictionary from KEY=VALUE texts; values are JSON where they can be, else text; None, True and 320,128 may be spelt so."
     parsed = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise G100Error(f"--set {setting}: wants KEY=VALUE, such as coreset_ratio=0.05")
         value = {"None": "null", "True": "true", "False": "false"}.get(value, value)
-        try:
-            parsed[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed[key] = value
+        parsed[key] = value
+        for text in (value, f"[{value.strip('()')}]" if "," in value else value):
+            with suppress(ValueError, RecursionError):
+                parsed[key] = json.loads(text)
+                break
     return parsed
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #e62cbd88
