@@ -326,9 +326,9 @@ class FCDD(TrainedDetector):
                                             "map before it is brought to size")  # fmt: skip
     sigma: Spread = param(0.0)  # the map is smooth already
     studentise: bool = param(True)
-    epochs: Count = param(10)
+    epochs: Count = param(5)
     passes: Count = param(1, "passes through the pictures in an epoch")
-    learning_rate: Positive = param(5e-5)
+    learning_rate: Positive = param(1e-5)
     backbone: str = param("lite0", "network that learns, 'lite0' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights before: 'embedded', 'pretrained', 'random', or a .safetensors file")
     levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")

@@ -39,7 +39,7 @@ from g100.foundations.views import batches
 from tests.benchmarks.common import RESULTS, milliseconds, ways
 
 ABLATION, STARTS = RESULTS / "ablation-fcdd.csv", RESULTS / "fcdd-starts.csv"
-FORMER = {"image_size": 160, "epochs": 15, "levels": (2, 3, 4), "studentise": False}
+FORMER = {"image_size": 160, "epochs": 15, "learning_rate": 5e-5, "levels": (2, 3, 4), "studentise": False}
 HELD_BACK, GIVEN = 10, 5
 COLUMNS = (*IMAGE_SCORES, "coarse_mean", "default")
 ONE = {"channels": 1, "start": "random"}
