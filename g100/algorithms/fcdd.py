@@ -297,8 +297,9 @@ def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> "Figure":
     marked = segment(maps, fitted.calibration.pixel_threshold, fitted.scoring.opening)[0]
     axes = figure.subplots(2, 4)
     axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
-    for axis, values in zip(axes[0, 1:3], (coarse, maps[0]), strict=True):
-        axis.imshow(values.numpy(), cmap="coolwarm", vmin=low, vmax=high)
+    own = {"vmin": low, "vmax": high} if fitted.judge.usual is None else {}  # not in units of what is usual
+    axes[0, 1].imshow(coarse.numpy(), cmap="coolwarm", **own)
+    axes[0, 2].imshow(maps[0].numpy(), cmap="coolwarm", vmin=low, vmax=high)
     axes[0, 3].imshow(outlined(x[0], marked, (0.9, 0.0, 0.0)))
     for axis, y, mask in zip(axes[1], fitted.model.examples, fitted.model.example_masks.cpu(), strict=False):
         axis.imshow(outlined(y / 255, mask.numpy(), (0.0, 0.8, 0.3)))

@@ -242,7 +242,6 @@ def kept(model, part, i: int, image, number: int, wanted: Wanted) -> dict:
         row["picture"] = file.relative_to(wanted.folder / "pictures").as_posix()
     for kind in wanted.kinds & {"masks", "maps"}:
         file = wanted.folder / kind / overlay_name(part.names[i])
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_array(file, kind, part, i, model.frame(size), size)
     return row
 
@@ -252,6 +251,7 @@ def write_array(file: Path, kind: str, part, i: int, view, size: tuple[int, int]
     import numpy as np
     from PIL import Image
 
+    file.parent.mkdir(parents=True, exist_ok=True)
     if kind == "maps":
         np.save(file.with_suffix(".npy"), part.map[i])
     else:
