@@ -288,7 +288,7 @@ def test_a_config_says_what_is_not_said(within, tmp_path, monkeypatch):
 def test_where_no_bar_can_be_drawn_a_line_says_how_far_it_is(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(errors.time, "monotonic", lambda: now[0])
-    with errors.Lines(50, "judging") as counted, errors.Lines(50, None) as silent:
+    with errors._Lines(50, "judging") as counted, errors._Lines(50, None) as silent:
         for _ in range(50):
             now[0] += 0.75
             counted.set_postfix(loss="0.1")
@@ -304,4 +304,4 @@ def test_who_shows_says_whether_bars_are_drawn(monkeypatch, told, drawn):
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setenv("G100_BARS", told) if told else monkeypatch.delenv("G100_BARS", raising=False)
     with errors.bar(3, "x") as counted:
-        assert (not isinstance(counted, errors.Lines)) == drawn
+        assert (not isinstance(counted, errors._Lines)) == drawn

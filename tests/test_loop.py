@@ -262,6 +262,7 @@ torch.save(weights(model), file + ".weights")
 """
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_and_continued(tmp_path):
     "SIGKILL in the middle, twice; then to the end: the weights are those of a run that nobody killed."
     program = [sys.executable, "-c", KILLED]

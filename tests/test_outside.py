@@ -66,6 +66,7 @@ def test_its_model_judges_when_it_is_told_whose_it_is(result, home):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_stands_in_a_benchmark_of_two_processes(home):
     words = ["benchmark", "--algorithms", f"patchcore,{PLACE}", "--data", "mvtec:bottle", "--jobs", "2", "--out", "table"]
     done = command(home, *words, *SMALL, "--set", f"{PLACE}:kept=0.9")

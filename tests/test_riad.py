@@ -182,6 +182,7 @@ def test_paper_is_the_reference_recipe():
     assert RIAD.paper(epochs=2).epochs == 2
 
 
+@pytest.mark.slow
 def test_paper_takes_one_training_step():
     detector = RIAD.paper()
     detector.check()

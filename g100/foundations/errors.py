@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'MEMORY', 'EVERY', 'LOG', 'escaped', 'printable', 'G100Error', 'remark', 'unknown', 'needs', 'mishap',
-           'Lines', 'bar']
+           'bar']
 
 # %% ../../nbs/1_foundations/01_notation.ipynb #3e25e264
 import builtins
@@ -76,7 +76,7 @@ EVERY = 10.0  # seconds
 LOG = logging.getLogger("g100")
 
 
-class Lines:
+class _Lines:
     "What a bar is where none can be drawn: a line every ten seconds; without a text `what`, nothing."
 
     def __init__(self, total: float | None, what: str | None, initial: float = 0):
@@ -92,7 +92,7 @@ class Lines:
             self.last, of = now, f" of {self.total}" if self.total else ""
             LOG.warning("%s: %.0f%s, %.0f s%s", self.what, self.n, of, now - self.begun, self.more)
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> "_Lines":
         return self
 
     def __exit__(self, *error) -> None:
@@ -100,10 +100,10 @@ class Lines:
 
 
 def bar(total: float | None, what: str | None, unit: str = "img", initial: float = 0, **more):
-    "A bar that counts to `total` on the error stream, tqdm's, or `Lines` where none can be drawn; nothing if `what` is None."
+    "A bar that counts to `total` on the error stream, tqdm's, or lines where none can be drawn; nothing if `what` is None."
     told = os.environ.get("G100_BARS")
     if what is None or not (told == "1" if told else sys.stderr.isatty() or "ipykernel" in sys.modules):
-        return Lines(total, what, initial)
+        return _Lines(total, what, initial)
     from tqdm import tqdm
 
     return tqdm(total=total, initial=initial, desc=what, unit=unit, **more)
