@@ -329,6 +329,9 @@ with locked({str(tmp_path / "a.lock")!r}):
     assert f"process {process.pid}" in said and str(tmp_path) in said
     (tmp_path / "a.holder").unlink()  # as the holder does just before it lets go
     assert "another process" in line_of(lambda: locked(tmp_path / "a.lock").__enter__())
+    (tmp_path / "a.holder").mkdir()  # there, and not to be read: as where it goes between a look and the reading
+    assert "another process" in line_of(lambda: locked(tmp_path / "a.lock").__enter__())
+    (tmp_path / "a.holder").rmdir()
     process.kill()
     process.wait()
     with locked(tmp_path / "a.lock"):

@@ -176,8 +176,9 @@ class Network(nn.Module):
 
     def by_level(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
         "For a picture (1, 3, H, W), what each level adds to the square of z, (h, w): its inner product with the whole."
-        parts = self.z_by_level(x)
-        return {level: (part * sum(parts)).sum(1)[0] for level, part in zip(self.teacher.backbone.levels, parts, strict=True)}
+        parts, levels = self.z_by_level(x), self.teacher.backbone.levels
+        z = sum(parts)
+        return {level: (part * z).sum(1)[0] for level, part in zip(levels, parts, strict=True)}
 
     def scored(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         "The maps (B, H, W), and scores (B,): the means of the maps before they are brought to size."

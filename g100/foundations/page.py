@@ -258,8 +258,8 @@ def embed_page(folder: Path) -> None:
     read = lambda file: (folder / run["base"] / file).read_bytes()  # noqa: E731
     files = [None if score is None else {kind: read(file_name(kind, i)) for kind in SIDES}
              for i, score in enumerate(run["scores"])]  # fmt: skip
-    for told in filter(None, run.get("evidence", [])):
-        told["pictures"] = [[text, data_uri(read(file))] for text, file in told.get("pictures", [])]
+    for told in (told for told in run.get("evidence", []) if told and "pictures" in told):
+        told["pictures"] = [[text, data_uri(read(file))] for text, file in told["pictures"]]
     write_text(folder / "index.html", page_html(data | {"runs": [embedded(run, files)]}))
     shutil.rmtree(folder / "page")
 

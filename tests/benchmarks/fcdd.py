@@ -5,11 +5,12 @@
     python -m tests.benchmarks.fcdd --ablation               kinds, parts, numbers of labelled pictures, on elpv:poly
     python -m tests.benchmarks.fcdd --train --labelled 5     the default, and with and without 5 labelled, on elpv:mono
     python -m tests.benchmarks.fcdd --train --data mvtec:DIR --seeds 0
-    python -m tests.benchmarks.fcdd --start --data mvtec:DIR [--size 320 128]     before training: levels, maps measured or not
+    python -m tests.benchmarks.fcdd --start --data mvtec:DIR [--size 320 128]     before training
 
 What is measured on elpv goes to nbs/results/ablation-fcdd.csv; a row that is there already is kept: delete the file to
-begin anew. Its detectors are FORMER: the defaults of the time when they were trained. What --start finds is added to
-nbs/results/fcdd-starts.csv. Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
+begin anew. Its detectors are FORMER: the defaults of the time when they were trained. What --start finds goes to
+nbs/results/fcdd-starts.csv, in the place of older rows of the same data and seed.
+Targets: judging at most 1.1 x the bare network; spoiling pictures at most 15 % of a training step.
 Labelled pictures are drawn, with the seed, from the abnormal ones of the test set and their masks, if any, go with them;
 HELD_BACK are drawn at once, the first N of them are given, and none of them is judged. So all numbers of a seed are over
 the same pictures.
@@ -241,7 +242,9 @@ def main() -> int:
     if args.start:
         rows = list(csv.DictReader(STARTS.open())) if STARTS.exists() else []
         for seed in args.seeds:
-            rows += starts(args.data, seed, args.size[0] if len(args.size) == 1 else tuple(args.size))
+            found = starts(args.data, seed, args.size[0] if len(args.size) == 1 else tuple(args.size))
+            same = (found[0]["data"], str(seed))
+            rows = [row for row in rows if (row["data"], row["seed"]) != same] + [{**row, "seed": str(seed)} for row in found]
             write_rows(STARTS, rows)
         return 0
     met = judging()
