@@ -1,5 +1,7 @@
 """SemiOrthogonal against NumPy, SciPy and scikit-learn; the theorem; and its contract."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.base import clone
 from sklearn.covariance import EmpiricalCovariance
 
 from g100.algorithms import semiorth
+from g100.algorithms.alignment import shift_gain, windows
 from g100.algorithms.semiorth import (
     SemiOrthogonal,
     accumulate,
@@ -460,10 +464,68 @@ def test_memory_is_refused_with_the_k_that_fits():
         SemiOrthogonal(**SETTINGS, max_memory=1e-6).fit(X)
 
 
-def test_estimate_is_printed_before_the_work(capsys):
+def test_estimate_is_printed_before_the_work(capsys, monkeypatch):
+    monkeypatch.setenv("G100_BARS", "1")
     SemiOrthogonal(**SETTINGS).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("SemiOrthogonal: 256 covariances of 20 x 20") < lines.index("learning")
+
+
+# --- pictures that are not aligned ---
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3).map(lambda half: 2 * half + 1), st.integers(0, 99))
+def test_windows_stay_inside_and_begin_with_themselves(h, w, side, seed):
+    near = windows((h, w), side).numpy()
+    assert near.shape == (h * w, min(side, h) * min(side, w)) and (near[:, 0] == np.arange(h * w)).all()
+    y, x = np.divmod(near, w)
+    for coordinate, length in ((y, h), (x, w)):
+        low, high, own = coordinate.min(1), coordinate.max(1), coordinate[:, 0]
+        assert (high - low == min(side, length) - 1).all() and (low <= own).all() and (own <= high).all()
+
+
+@pytest.mark.parametrize("crops", [1, 2])
+def test_a_window_shares_a_gaussian_and_forgets_the_whole_window_of_a_picture(crops):
+    z = np.random.default_rng(0).normal(size=(12, 14, 3)) + np.random.default_rng(1).normal(size=(12, 1, 3))
+    near, tensor = windows((3, 4), 3), torch.from_numpy(z)
+    mean = tensor.mean(1)
+    scatter = (tensor - mean[:, None]).mT @ (tensor - mean[:, None])
+    centre, among, count = semiorth.shared(mean, scatter, 14, near)
+    white = forgetting(among, count, 9 * crops, 0.1)
+    found = left_out(tensor.unflatten(1, (14 // crops, crops)), centre, white, count, near).flatten(1).numpy()
+    for p, i in ((0, 0), (5, 7), (11, 13)):
+        first = i // crops * crops
+        rest = np.delete(z, range(first, first + crops), axis=1)[near[p].numpy()].reshape(-1, 3)
+        expected = mahalanobis(z[p, i], rest.mean(0), np.linalg.inv(np.cov(rest.T, bias=True) + 0.1 * np.eye(3)))
+        np.testing.assert_allclose(found[p, i], expected, rtol=1e-5)
+
+
+def test_a_window_is_in_the_maps_the_saved_model_and_the_update(tmp_path):
+    X, more, test = pictures(14, 64), pictures(6, 64, seed=1), pictures(4, 64, seed=2)
+    parameters = {**SETTINGS, "calibration": "cross", "window": 3}
+    once, twice = SemiOrthogonal(**parameters).fit(np.concatenate([X, more])), SemiOrthogonal(**parameters).fit(X)
+    twice.partial_fit(more)
+    np.testing.assert_allclose(twice.inspect(test).map, once.inspect(test).map, rtol=2e-3)
+    np.testing.assert_allclose(np.sort(twice.calibration_scores_), np.sort(once.calibration_scores_), rtol=2e-3)
+    alone = SemiOrthogonal(**{**parameters, "window": 1}).fit(X)
+    assert alone.model_.centre is None and not np.allclose(alone.inspect(test).map, twice.inspect(test).map, rtol=0.05)
+    np.testing.assert_array_equal(load(once.save(tmp_path / "model")).inspect(test).map, once.inspect(test).map)
+
+
+def test_displaced_pictures_are_told_apart_from_still_ones():
+    rng = np.random.default_rng(0)
+    wide = gaussian_filter(rng.random((96, 96, 3)), (3, 3, 0))
+    wide = (255 * (wide - wide.min()) / np.ptp(wide)).astype(np.uint8)
+    cut = [np.stack([wide[y : y + 64, x : x + 64] for y, x in at]) for at in (rng.integers(12, 21, (20, 2)), [(16, 16)] * 20)]
+    moved, still = (np.clip(part + rng.normal(0, 4, part.shape), 0, 255).astype(np.uint8) for part in cut)
+    with pytest.warns(UserWarning, match="displaced against one another: .* window=9"):
+        moved = SemiOrthogonal(**SETTINGS).fit(moved)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        still = SemiOrthogonal(**SETTINGS).fit(still)
+    assert not any("displaced" in str(warning.message) for warning in heard)
+    assert moved.shift_gain_ > 0.15 > still.shift_gain_ and shift_gain(torch.rand(2, 3, 5, 5)) == 0
 
 
 # --- presets, parameters, warnings ---

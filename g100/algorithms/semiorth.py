@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['UPSAMPLING', 'BLOCK', 'STORAGE', 'KEPT', 'RECIPE', 'haar', 'embed', 'accumulate', 'inverse_cholesky', 'blocks',
            'whitenings', 'pack', 'unpack', 'left_out', 'forgetting', 'beside', 'fit_bytes', 'largest_k', 'announce',
-           'distances', 'Gaussians', 'take_in', 'whiten', 'room', 'shown_again', 'told_across', 'aspects',
-           'warn_of_aspects', 'joined', 'admit', 'retaught', 'parted', 'extended', 'begun', 'deviating',
-           'SemiOrthogonal']
+           'distances', 'Gaussians', 'take_in', 'shared', 'whiten', 'room', 'shown_again', 'told_across', 'near_of',
+           'noted', 'aspects', 'warn_of_aspects', 'joined', 'admit', 'retaught', 'parted', 'extended', 'begun',
+           'deviating', 'SemiOrthogonal']
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #f63deaf0
 import math
@@ -36,9 +36,10 @@ from g100.foundations.detector import (
     good_only,
     pick_device,
 )
+from .alignment import LOOKED_AT, MOVED, Pooled, shift_gain, windows
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
-from ..foundations.parameters import Count, Levels, Positive, Rate, Size, param
+from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Size, param
 from ..foundations.views import batches
 from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
 
@@ -98,7 +99,7 @@ def blocks(positions: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, positions)) for start in range(0, positions, BLOCK))
 
 
-def whitenings(scatter: torch.Tensor, seen: int, epsilon: float) -> Iterator[tuple[slice, torch.Tensor]]:
+def whitenings(scatter: torch.Tensor | Pooled, seen: int, epsilon: float) -> Iterator[tuple[slice, torch.Tensor]]:
     "Blocks of L^-1 (., k, k) of C = scatter / seen + epsilon I, from the lower triangles of `scatter` (P, k, k)."
     for rows in blocks(len(scatter)):
         C = scatter[rows] / seen
@@ -131,24 +132,31 @@ def unpack(packed: torch.Tensor) -> torch.Tensor:
     return M.unflatten(1, (k, k))
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #1a5aa4be
-def left_out(z: torch.Tensor, mean: torch.Tensor, whitening: torch.Tensor, seen: int) -> torch.Tensor:
+def left_out(z: torch.Tensor, mean: torch.Tensor, whitening: torch.Tensor, seen: int,
+             near: torch.Tensor | None = None) -> torch.Tensor:  # fmt: skip
     """Eq. 16: the distances (P, B, m) of z (P, B, m, k), m vectors of each of B pictures at every position, by mean and
-    covariance of all `seen` vectors but these m; mean (P, k) of all, whitening (P, k, k) of A."""
+    covariance of all `seen` vectors but these m; mean (P, k) of all, whitening (P, k, k) of A.
+
+    near (P, w): the positions whose vectors share a Gaussian, itself first; all m w vectors of the picture are left out.
+    """
     P, B, m, _ = z.shape
-    one = torch.eye(m, dtype=torch.float64, device=z.device)
-    G, found = one + 1 / (seen - m), []
+    near = torch.arange(P, device=z.device)[:, None] if near is None else near
+    out = m * near.shape[1]
+    one = torch.eye(out, dtype=torch.float64, device=z.device)
+    G, found = one + 1 / (seen - out), []
     for rows in blocks(P):
-        Y = ((z[rows].flatten(1, 2) - mean[rows, None]) @ whitening[rows].mT).double().unflatten(1, (B, m))
-        Q = Y @ Y.mT if m > 1 else Y.square().sum(3, keepdim=True)
-        known = one - Q @ G / (seen - m)
-        inner = torch.linalg.solve(known, Q) if m > 1 else Q / known.clamp(min=1e-9)
-        found.append((G @ inner @ G).diagonal(dim1=2, dim2=3).clamp(min=0).sqrt().float())
+        own = z[near[rows]].transpose(1, 2).flatten(1, 3)  # (., B w m, k)
+        Y = ((own - mean[rows, None]) @ whitening[rows].mT).double().unflatten(1, (B, out))
+        Q = Y @ Y.mT if out > 1 else Y.square().sum(3, keepdim=True)
+        known = one - Q @ G / (seen - out)
+        inner = torch.linalg.solve(known, Q) if out > 1 else Q / known.clamp(min=1e-9)
+        found.append((G @ inner @ G).diagonal(dim1=2, dim2=3)[..., :m].clamp(min=0).sqrt().float())
     return torch.cat(found)
 
 
-def forgetting(scatter: torch.Tensor, seen: int, m: int, epsilon: float) -> torch.Tensor:
+def forgetting(scatter: torch.Tensor | Pooled, seen: int, m: int, epsilon: float) -> torch.Tensor:
     "L^-1 (P, k, k) of A = S / (n - m) + epsilon I, by which m of n = `seen` vectors are left out."
-    white = torch.empty_like(scatter)
+    white = torch.empty(scatter.shape, dtype=scatter.dtype, device=scatter.device)
     for rows, block in whitenings(scatter, seen - m, epsilon):
         white[rows] = block
     return white
@@ -157,32 +165,34 @@ def forgetting(scatter: torch.Tensor, seen: int, m: int, epsilon: float) -> torc
 STORAGE = {"full": 0.5, "packed": 1.0, "half": 0.25}  # bytes beside the scatter at the peak of `fit`, as a share of it
 
 
-def beside(storage: str, cross: bool) -> float:
+def beside(storage: str, cross: bool, pooled: bool = False) -> float:
     "The bytes at the peak of `fit` beside the scatter, as a share of it."
-    return 1.0 if cross else STORAGE[storage]
+    return max(float(cross), STORAGE[storage] + (pooled and storage == "full"))
 
 
-def fit_bytes(positions: int, k: int, batch_size: int, storage: str = "full", cross: bool = False) -> int:
+def fit_bytes(positions: int, k: int, batch_size: int, storage: str = "full", cross: bool = False,
+              pooled: bool = False) -> int:  # fmt: skip
     "Bytes that `fit` holds at its peak beside the network's own: scatter, whitening, mean, and an embedded batch."
-    return int(4 * positions * k * (k * (1 + beside(storage, cross)) + 4 * batch_size + 1))
+    return int(4 * positions * k * (k * (1 + beside(storage, cross, pooled)) + 4 * batch_size + 1))
 
 
-def largest_k(positions: int, batch_size: int, storage: str, limit: float, cross: bool = False) -> int:
+def largest_k(positions: int, batch_size: int, storage: str, limit: float, cross: bool = False, pooled: bool = False) -> int:
     "The largest k whose `fit_bytes` are within the limit; 0 if there is none."
-    slope, square = 4 * batch_size + 1, 1 + beside(storage, cross)
+    slope, square = 4 * batch_size + 1, 1 + beside(storage, cross, pooled)
     return int((math.sqrt(slope**2 + square * limit / positions) - slope) / (2 * square))
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #0d6969b5
 def announce(detector: "SemiOrthogonal", images: int, positions: int, verbose: bool) -> None:
     "Say what memory a fit will take; refuse what exceeds `max_memory` gigabytes, naming what would fit."
     k, batch_size, storage, limit = detector.k, detector.batch_size, detector.storage, detector.max_memory
-    needs = fit_bytes(positions, k, batch_size, storage, cross := detector.calibration == "cross")
+    how = detector.calibration == "cross", detector.window > 1
+    needs = fit_bytes(positions, k, batch_size, storage, *how)
     if verbose:
         rate = f"{images * positions * k**2 / 1e9:.1f} x 10^9 multiplications for covariances"
         print(f"SemiOrthogonal: {positions} covariances of {k} x {k}, {needs / 1e9:.2f} GB, {rate} of {images} pictures",
               file=sys.stderr)  # fmt: skip
     if limit is not None and needs > limit * 1e9:
-        most = largest_k(positions, batch_size, storage, limit * 1e9, cross)
+        most = largest_k(positions, batch_size, storage, limit * 1e9, *how)
         way = f"k={most} would fit, or a" if most else "no k would fit; take a"
         raise G100Error(f"max_memory={limit} GB: k={k} at {positions} positions needs {needs / 1e9:.2f} GB; "
                         f"{way} smaller image_size")  # fmt: skip
@@ -200,15 +210,16 @@ def distances(z: torch.Tensor, mean: torch.Tensor, whitening: torch.Tensor) -> t
 class Gaussians(nn.Module):
     """Pictures (B, 3, H, W) in [0, 1] -> Mahalanobis distances (B, h, w), Eq. 13, on the grid of the finest level.
 
-    For the P = h w positions: W (F, k); mean (P, k); whitening, L^-1 (P, k, k), or its packed triangles; scatter, the
-    packed triangles of S in Eq. 12, or None with storage="half".
+    For the P = h w positions: W (F, k); mean (P, k) and scatter, the packed triangles of S, of Eq. 12, the latter None with
+    storage="half"; whitening, L^-1 (P, k, k) or its packed triangles; and, where a window shares a Gaussian, its centre (P, k).
     """
 
-    def __init__(self, backbone: Backbone, upsampling: str = "bilinear", storage: str = "full"):
+    def __init__(self, backbone: Backbone, upsampling: str = "bilinear", storage: str = "full", window: int = 1):
         super().__init__()
-        self.backbone, self.upsampling, self.storage = backbone, upsampling, storage
+        self.backbone, self.upsampling, self.storage, self.window = backbone, upsampling, storage, window
         self.register_buffer("W", torch.empty(0, 0))
         self.register_buffer("mean", torch.empty(0, 0))
+        self.register_buffer("centre", None if window == 1 else torch.empty(0, 0))
         self.register_buffer("scatter", None if storage == "half" else torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0), persistent=False)
 
@@ -229,9 +240,13 @@ class Gaussians(nn.Module):
         levels = self.backbone(x)
         return embed(levels, self.W, self.upsampling), levels[0].shape[2:]
 
+    def about(self) -> torch.Tensor:
+        "What features are compared with, (P, k)."
+        return self.mean if self.centre is None else self.centre
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z, grid = self.embedded(x)
-        return distances(z, self.mean, self.whitening).T.unflatten(1, grid)
+        return distances(z, self.about(), self.whitening).T.unflatten(1, grid)
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #cc793307
 @torch.inference_mode()
@@ -251,20 +266,31 @@ def take_in(model: Gaussians, scatter: torch.Tensor, seen: int, lessons: Lessons
     return seen
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #73988075
-def whiten(model: Gaussians, scatter: torch.Tensor, seen: int, epsilon: float) -> None:
-    "Fill model.whitening and model.scatter from the scatter (P, k, k) of `seen` vectors, which is used up."
+def shared(mean: torch.Tensor, scatter: torch.Tensor, seen: int,
+           near: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | Pooled, int]:  # fmt: skip
+    "Mean, scatter and number of the vectors that share a Gaussian: those of a position, or of its window near (P, w)."
+    if near is None:
+        return mean, scatter, seen
+    pooled = Pooled(mean, scatter, seen, near)
+    return pooled.mean, pooled, pooled.seen
+
+
+def whiten(model: Gaussians, scatter: torch.Tensor, seen: int, epsilon: float, near: torch.Tensor | None = None) -> None:
+    "Fill the module from the scatter (P, k, k) of `seen` vectors, which is used up; near: as in `shared`."
     (P, k), full, half = scatter.shape[:2], model.storage == "full", model.storage == "half"
-    if seen <= k:
-        warnings.warn(f"{seen} pictures teach covariances of {k} x {k}: in at least {k + 1 - seen} directions nothing but "
+    centre, among, count = shared(model.mean, scatter, seen, near)
+    if count <= k:
+        warnings.warn(f"{seen} pictures teach covariances of {k} x {k}: in at least {k + 1 - count} directions nothing but "
                       f"epsilon={epsilon} gives a variance; more pictures or a smaller k would", stacklevel=2)  # fmt: skip
     shape, dtype = (P, k * (k + 1) // 2), torch.float16 if half else torch.float32
-    white = scatter if full else torch.empty(shape, dtype=dtype, device=scatter.device)
+    in_place = full and near is None
+    white = scatter if in_place else torch.empty(scatter.shape if full else shape, dtype=dtype, device=scatter.device)
     kept = None if half else torch.empty(shape, device=scatter.device)
-    for rows, block in whitenings(scatter, seen, epsilon):
+    for rows, block in whitenings(among, count, epsilon):
         if not half:
             kept[rows] = pack(scatter[rows])
-        white[rows] = block if full else pack(block)  # in full: over the scatter just packed
-    model.whitening, model.scatter = white, kept
+        white[rows] = block if full else pack(block)  # in place: over the scatter just packed
+    model.whitening, model.scatter, model.centre = white, kept, None if near is None else centre
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #b91c9671
 KEPT = 2**30  # bytes of embedded features that are kept at most; what is beyond is computed twice
@@ -272,7 +298,8 @@ KEPT = 2**30  # bytes of embedded features that are kept at most; what is beyond
 
 def room(detector: "SemiOrthogonal", images: int, positions: int) -> int:
     "Of how many images the embedded features are kept, within KEPT and what `max_memory` leaves."
-    needs, limit = fit_bytes(positions, detector.k, detector.batch_size, cross=True), detector.max_memory
+    needs = fit_bytes(positions, detector.k, detector.batch_size, detector.storage, True, detector.window > 1)
+    limit = detector.max_memory
     free = KEPT if limit is None else min(KEPT, limit * 1e9 - needs)
     return min(images, int(free / (4 * positions * detector.k)))
 
@@ -290,19 +317,36 @@ def shown_again(model: Gaussians, lessons: Lessons, kept: torch.Tensor, which: n
 
 @torch.no_grad()
 def told_across(model: Gaussians, scatter: torch.Tensor, seen: int, epsilon: float, lessons: Lessons,
-                kept: torch.Tensor) -> Iterator[tuple]:  # fmt: skip
-    "What `learn_across` gives: for some pictures at a time the distances by the statistics without each."
+                kept: torch.Tensor, near: torch.Tensor | None = None) -> Iterator[tuple]:  # fmt: skip
+    "What `learn_across` gives: for some pictures at a time the distances by the statistics without each; near: as in `shared`."
     crops, grid = np.bincount(lessons.owner), model.grid(lessons.view.shape)
     if seen <= max(crops):
         raise G100Error("1 good picture(s): at least 2 are needed, so that each can be judged by the others")
+    centre, among, count = shared(model.mean, scatter, seen, near)
     for m in np.unique(crops):
-        white = forgetting(scatter, seen, int(m), epsilon)
+        white = forgetting(among, count, int(m) * (count // seen), epsilon)
         alike, step = np.flatnonzero(crops == m), max(1, lessons.batch_size // m)
         for which in np.array_split(alike, -(-len(alike) // step)):
             z = shown_again(model, lessons, kept, which).transpose(0, 1).unflatten(1, (len(which), int(m)))
-            yield which, left_out(z, model.mean, white, seen).flatten(1).T.unflatten(1, grid), None
+            yield which, left_out(z, centre, white, count, near).flatten(1).T.unflatten(1, grid), None
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #7fad742b
+def near_of(model: Gaussians, lessons: Lessons) -> torch.Tensor | None:
+    "The windows (P, w) that share a Gaussian; None where every position has its own."
+    return None if model.window == 1 else windows(model.grid(lessons.view.shape), model.window).to(lessons.device)
+
+
+def noted(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons, seen: int, kept: torch.Tensor) -> torch.Tensor | None:
+    "The windows that share a Gaussian, by what features (c, P, k) of pictures say; what was seen and chosen is noted."
+    few = kept[: LOOKED_AT if detector.tile is None else 0]
+    gain = shift_gain(few.mT.unflatten(2, model.grid(lessons.view.shape)))
+    lessons.notes.update(seen=seen, shift_gain=gain)
+    if gain > MOVED and detector.window == 1:
+        warnings.warn(f"pictures are displaced against one another: {gain:.0%} of their variation would go away if each were "
+                      "moved to where it fits; align them, try window=9, or take PatchCore", stacklevel=2)  # fmt: skip
+    return near_of(model, lessons)
+
+
 def aspects(images: ImageSet) -> tuple[float, float]:
     "The smallest and the largest width / height among the pictures; only the headers of files are read."
     found = [w / h for h, w in map(image_size, images.images)]
@@ -344,7 +388,7 @@ def admit(detector: "SemiOrthogonal", lessons: Lessons) -> None:
 @torch.no_grad()
 def retaught(old: Gaussians, seen: int, lessons: Lessons) -> tuple[Gaussians, torch.Tensor, int]:
     "The module with the lessons added to the `seen` vectors of the old one, which stays as it is, not yet whitened; S; n."
-    model = Gaussians(old.backbone, old.upsampling, old.storage).eval()
+    model = Gaussians(old.backbone, old.upsampling, old.storage, old.window).eval()
     model.W, model.mean, scatter = old.W, old.mean.clone(), unpack(old.scatter)
     return model, scatter, take_in(model, scatter, seen, lessons)
 
@@ -368,11 +412,12 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
     teach, held_out = parted(detector, Lessons(good, fitted.scoring, detector.batch_size, options))
     model, scatter, seen = retaught(fitted.model, fitted.notes["seen"], teach)
     judge, epsilon = Judge(model, detector.scoring(), fitted.judge.usual).eval(), detector.epsilon
+    near = near_of(model, teach)
     if detector.calibration == "cross":
         asked = replace(teach, pictures=held_out, scoring=judge.scoring)
-        said = told_across(model, scatter, seen, epsilon, asked, scatter.new_empty(0, *model.mean.shape))
+        said = told_across(model, scatter, seen, epsilon, asked, scatter.new_empty(0, *model.mean.shape), near)
         calibration = crossed(detector, judge, asked, said)
-    whiten(model, scatter, seen, epsilon)
+    whiten(model, scatter, seen, epsilon, near)
     if not detector.calibration == "cross":
         calibration = calibrated(detector, judge, held_out, options)
     counts = {"train": fitted.counts["train"] + len(teach.pictures), "calibration": len(held_out)}
@@ -397,7 +442,7 @@ def deviating(model: Gaussians, x: torch.Tensor, at: tuple[float, float]) -> tup
     z, (h, w) = model.embedded(x)
     p = int(at[0] * h) * w + int(at[1] * w)
     white = model.whitening[p] if model.whitening.ndim == 3 else unpack(model.whitening[p : p + 1])[0]
-    squares = (white @ (z[p, 0] - model.mean[p])).square().sort(descending=True).values
+    squares = (white @ (z[p, 0] - model.about()[p])).square().sort(descending=True).values
     shares = squares.cumsum(0) / squares.sum()
     few = int((shares < 0.5).sum()) + 1
     return float(shares[few - 1]), few, float(squares.sum().sqrt())
@@ -406,6 +451,7 @@ def deviating(model: Gaussians, x: torch.Tensor, at: tuple[float, float]) -> tup
 RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "backbone": ("wide_resnet50_2", "paper"), "weights": ("pretrained", "paper"), "levels": ((1, 2, 3), "official code"),
     "k": (300, "paper"), "epsilon": (0.01, "official code"), "upsampling": ("nearest", "official code"),
+    "window": (1, "paper"),
     "image_size": (256, "official code"), "resize": (256, "ours: nothing is lost of square pictures; there by way of 320"),
     "sigma": (4.0, "official code"), "image_score": ("max", "official code"),
 }  # fmt: skip
@@ -414,8 +460,9 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
 class SemiOrthogonal(Detector):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
 
-    After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures (or
-    crops) that taught; `aspect_`, the smallest and the largest width / height among them.
+    After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures
+    (or crops) that taught; `aspect_`, the smallest and the largest width / height among them; `shift_gain_`, how much of their
+    variation is displacement, in [0, 1).
 
     Example
     -------
@@ -429,6 +476,7 @@ class SemiOrthogonal(Detector):
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
     levels: Levels = param((2, 3), "levels of the backbone, finest first; level l has stride 2^(l+1)")
     k: Count = param(100, "dimension of the embedding, at most the number of features")
+    window: Odd = param(1, "side, in positions, of the window that shares a Gaussian; more than 1 forgives displacement")
     epsilon: Positive = param(0.01, "added to each variance, in squared units of the features")
     upsampling: Literal["bilinear", "nearest"] = param("bilinear", "how coarser levels come to the finest one's grid")
     storage: Literal["full", "packed", "half"] = param(
@@ -446,7 +494,7 @@ class SemiOrthogonal(Detector):
             raise G100Error(f"epsilon={self.epsilon}: at least 1e-8 with storage='half', whose numbers end at 65504")
 
     def build(self, size: tuple[int, int]) -> Gaussians:
-        return Gaussians(Backbone(self.backbone, self.levels, self.weights), self.upsampling, self.storage)
+        return Gaussians(Backbone(self.backbone, self.levels, self.weights), self.upsampling, self.storage, self.window)
 
     @torch.inference_mode()
     def evidence(self, X, at: tuple[float, float]) -> dict | None:
@@ -461,16 +509,18 @@ class SemiOrthogonal(Detector):
     @torch.no_grad()
     def learn(self, model: Gaussians, lessons: Lessons) -> None:
         scatter = begun(self, model, lessons)
-        lessons.notes["seen"] = seen = take_in(model, scatter, 0, lessons)
-        whiten(model, scatter, seen, self.epsilon)
+        kept = scatter.new_empty(min(LOOKED_AT, len(lessons.images)), *model.mean.shape)
+        seen = take_in(model, scatter, 0, lessons, kept)
+        whiten(model, scatter, seen, self.epsilon, noted(self, model, lessons, seen, kept))
 
     @torch.no_grad()
     def learn_across(self, model: Gaussians, lessons: Lessons) -> Iterator[tuple]:
         scatter = begun(self, model, lessons)
         kept = scatter.new_empty(room(self, len(lessons.images), len(scatter)), *model.mean.shape)
-        lessons.notes["seen"] = seen = take_in(model, scatter, 0, lessons, kept)
-        yield from told_across(model, scatter, seen, self.epsilon, lessons, kept)
-        whiten(model, scatter, seen, self.epsilon)
+        seen = take_in(model, scatter, 0, lessons, kept)
+        near = noted(self, model, lessons, seen, kept)
+        yield from told_across(model, scatter, seen, self.epsilon, lessons, kept, near)
+        whiten(model, scatter, seen, self.epsilon, near)
 
     def partial_fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
         """Take in more good pictures, all of them or (1 - calibration) to learn from; old and new set the thresholds.
