@@ -1,4 +1,4 @@
-"""The Chinese book: `nbs/zh/NAME.md` holds the text of a chapter, a block a Markdown cell; everything else is the chapter's own.
+"""The Chinese book: `nbs/zh/NAME.md` holds the text of a chapter, a block a Markdown cell; all else is the chapter's own.
 
 A block is headed by `<!-- CELL HASH -->`: the cell's id, and a short hash of the English source that it translates. Code,
 outputs and figures are taken from the English notebook when the Chinese one is built, so that no number stands twice. Links
@@ -146,7 +146,7 @@ def say_stale(name: str) -> None:
     for cell, wrong in stale(name).items():
         of, block = found.get(cell, (None, "(none)"))
         old = former(name, cell, of)
-        change = difflib.unified_diff((old or "").splitlines(), sources[cell].splitlines(), "English then", "English now", lineterm="")
+        change = difflib.unified_diff((old or "").splitlines(), sources[cell].splitlines(), "then", "now", lineterm="")
         print(f"==== {wrong}\n---- English\n{sources[cell]}\n---- Chinese\n{block}")
         print("---- what changed\n" + "\n".join(change) if old else "---- (the former English is not in the history)")
     for cell in found.keys() - sources.keys():
