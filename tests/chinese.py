@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 
-from tests.notebooks import NBS, ROOT, chapters, markdown, read
+from tests.notebooks import NBS, ROOT, chapters, markdown, read, switched
 
 ZH = NBS / "zh"
 HEAD = re.compile(r"^<!-- (\w+) ?([0-9a-f]{8})? -->\n", re.MULTILINE)
@@ -90,16 +90,9 @@ def chinese(name: str):
     return nb
 
 
-def switched(nb, english: str):
-    "The notebook with a link to the English one below its title."
-    title, _, rest = nb.cells[0].source.partition("\n")
-    nb.cells[0].source = f"{title}\n\n[English]({english})\n{rest}"
-    return nb
-
-
 def readme() -> str:
     "README.zh-CN.md: the Chinese index as README.md is made of the English one; translated chapters by their text."
-    nb = switched(chinese("index"), "../README.md")
+    nb = switched(chinese("index"), English="../README.md", 术语表="zh/glossary.md")
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\]\((?:\w+/)?(\w+)\.zh\.ipynb(?:#[^)]*)?\)", r"](zh/\1.md)", cell.source)
@@ -108,12 +101,12 @@ def readme() -> str:
 
 def build(out: Path) -> list[Path]:
     "The book into a folder, as it is, and beside each translated chapter the Chinese one; where those are."
-    skip = shutil.ignore_patterns(".ipynb_checkpoints", "zh")
-    shutil.copytree(NBS, out, ignore=skip, dirs_exist_ok=True)
+    shutil.copytree(NBS, out, ignore=shutil.ignore_patterns(".ipynb_checkpoints"), dirs_exist_ok=True)
     made = []
     for name, path in translated().items():
         made.append(out / path.relative_to(NBS).with_suffix(".zh.ipynb"))
-        nbformat.write(switched(chinese(name), path.name), made[-1])
+        terms = posixpath.relpath("zh/glossary.md", path.parent.relative_to(NBS).as_posix())
+        nbformat.write(switched(chinese(name), English=path.name, 术语表=terms), made[-1])
     return made
 
 

@@ -103,6 +103,14 @@ def markdown(nb) -> str:
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
+def switched(nb, **links: str):
+    "The notebook with links below its title, such as to itself in another language."
+    title, _, rest = nb.cells[0].source.partition("\n")
+    line = " · ".join(f"[{name}]({target})" for name, target in links.items())
+    nb.cells[0].source = f"{title}\n\n{line}\n{rest}"
+    return nb
+
+
 def readme() -> str:
     "README.md: the index notebook."
     return markdown(read(NBS / "index.ipynb"))

@@ -54,7 +54,7 @@ def numbers(text: str) -> set[str]:
 
 
 def glossary() -> list[tuple[str, list[str]]]:
-    rows = ROW.findall((ZH / "glossary.md").read_text(encoding="utf-8"))[2:]
+    rows = ROW.findall((ZH / "glossary.md").read_text(encoding="utf-8").partition("\n## ")[0])[2:]
     return [(english.lower(), re.split(r"\s*/\s*", word)) for english, word, _ in rows]
 
 
