@@ -6,6 +6,7 @@ in a block are seen from `nbs/zh`, where they can be followed; `NAME.zh.ipynb` l
 
 `python -m tests.notebooks zh [OUT]` builds the book with its Chinese chapters in a folder (`_zh`) and writes README.zh-CN.md;
 `... zh-stale` prints the cells whose English has changed, `... zh-stamp NAME CELL ...` says that their blocks are renewed.
+A new translation begins with an empty `nbs/zh/NAME.md`: `zh-stale` prints all that is to be written.
 """
 
 import difflib
@@ -148,10 +149,13 @@ def say_stale(name: str) -> None:
 
 def stamp(name: str, cells: list[str]) -> None:
     "Head the blocks of these cells with the hash of their present English."
+    if name not in translated():
+        raise SystemExit(f"{name}: not a translated chapter; there are {', '.join(translated())}")
     file, sources = ZH / f"{name}.md", prose(name)
+    if missing := [cell for cell in cells if cell not in blocks(name) or cell not in sources]:
+        raise SystemExit(f"nbs/zh/{name}.md: no block for {', '.join(missing)}; write one below <!-- {missing[0]} -->")
     text = file.read_text(encoding="utf-8")
     for cell in cells:
-        assert cell in blocks(name), f"{file.name} has no block for {cell}: write it below <!-- {cell} -->"
         text = re.sub(rf"^<!-- {cell}\b.*-->$", f"<!-- {cell} {short(sources[cell])} -->", text, flags=re.MULTILINE)
     file.write_text(text, encoding="utf-8")
 
@@ -167,3 +171,4 @@ def command(words: list[str]) -> None:
         for path in build(Path(words[1] if len(words) > 1 else ROOT / "_zh").resolve()):
             print(os.path.relpath(path))
         (ROOT / "README.zh-CN.md").write_text(readme(), encoding="utf-8")
+        print(*(wrong for name in translated() for wrong in stale(name).values()), sep="\n")
