@@ -1,7 +1,8 @@
 """The notebooks as files: where they are, how one is run, and what keeps its committed outputs honest.
 
 `python -m tests.notebooks refresh [NOTEBOOK ...]` exports the package, runs the notebooks (all of them, or those
-named), stores their fresh outputs, stamps them with the hash of the code that made them, and writes README.md.
+named), stores their fresh outputs, stamps them with the hash of the code that made them, and writes README.md. `zh`, `zh-stale`
+and `zh-stamp` are for the translation (tests/chinese.py).
 """
 
 import base64
@@ -90,9 +91,8 @@ def clean(path: Path) -> None:
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(path)], check=True, cwd=ROOT)
 
 
-def readme() -> str:
-    "README.md: the index notebook as Markdown, its hidden cells left out, links seen from the top of the repository."
-    nb = read(NBS / "index.ipynb")
+def markdown(nb) -> str:
+    "A notebook of `nbs` as Markdown, its hidden cells left out, links seen from the top of the repository."
     nb.cells = [cell for cell in nb.cells if not cell.source.startswith("#| hide")]
     for cell in nb.cells:
         if cell.source.startswith("#| echo: false"):
@@ -103,12 +103,29 @@ def readme() -> str:
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
+def switched(nb, **links: str):
+    "The notebook with links below its title, such as to itself in another language."
+    title, _, rest = nb.cells[0].source.partition("\n")
+    line = " · ".join(f"[{name}]({target})" for name, target in links.items())
+    nb.cells[0].source = f"{title}\n\n{line}\n{rest}"
+    return nb
+
+
+def readme() -> str:
+    "README.md: the index notebook."
+    return markdown(read(NBS / "index.ipynb"))
+
+
 def export() -> None:
     "Write the package from the notebooks."
     subprocess.run([Path(sys.executable).parent / "nbdev_export"], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":
+    from tests import chinese
+
+    if sys.argv[1:2] and sys.argv[1] in ("zh", "zh-stale", "zh-stamp"):
+        sys.exit(chinese.command(sys.argv[1:]))
     if sys.argv[1:2] != ["refresh"]:
         sys.exit(__doc__)
     os.environ.pop("MPLBACKEND", None)
@@ -117,3 +134,4 @@ if __name__ == "__main__":
         print(chapter.relative_to(ROOT), flush=True)
         refresh(chapter)
     (ROOT / "README.md").write_text(readme())
+    (ROOT / "README.zh-CN.md").write_text(chinese.readme(), encoding="utf-8")
