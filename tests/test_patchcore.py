@@ -12,10 +12,12 @@ from hypothesis.extra import numpy as arrays
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
-from g100.algorithms.coreset import k_center_greedy
+from g100.algorithms import patchcore
+from g100.algorithms.coreset import Summary, k_center_greedy
 from g100.algorithms.patchcore import (
     PatchMemory,
     fit_bytes,
+    origin_of,
     patch_features,
     picked,
     pool_patches,
@@ -214,27 +216,113 @@ def test_exported_program_says_what_the_detector_says(how):
 # --- memory ---
 
 
-def test_memory_is_estimated_and_refused():
-    with pytest.raises(G100Error, match=r"max_memory=0.001 GB.*limit-train"):
-        PatchCore(**SETTINGS, max_memory=0.001).fit(pictures(40, 64))
+def test_memory_is_estimated():
     assert projected_dim(152, 128) is None and projected_dim(1024, 128) == 128 and projected_dim(1024, None) is None
     assert fit_bytes(1000, 152, 128) == 4 * 1000 * 152 and fit_bytes(1000, 1024, 128) <= 1.25 * 4 * 1000 * 1024
     assert fit_bytes(1000, 152, 128, cross=True) == 4 * 1200 * 152  # a fold beside the matrix, or its projection
     assert fit_bytes(1000, 1024, 128, cross=True) == 4 * (1000 * (1024 + 128) + 200 * 128)
 
 
-def test_what_the_refusal_says_would_fit_fits():
-    needs = fit_bytes(40 * 64, 384, 128) / 1e9
-    with pytest.raises(G100Error, match="would fit") as error:
-        PatchCore(**SETTINGS, max_memory=needs / 2, calibration=0.2).fit(pictures(50, 64))
-    fits = int(str(error.value).split(";")[1].split()[0])
-    PatchCore(**SETTINGS, max_memory=needs / 2, calibration=0.001).fit(pictures(fits + 1, 64))
+@pytest.mark.parametrize("calibration", ["cross", 0.2])
+def test_too_small_a_memory_is_refused_with_the_smallest_that_works(calibration):
+    parameters = SETTINGS | {"calibration": calibration, "coreset_ratio": 0.05}
+    with pytest.raises(G100Error, match=r"max_memory=0.001 GB.*at least 0.00\d+ GB.*bank_size") as error:
+        PatchCore(**parameters, max_memory=0.001).fit(pictures(50, 64))
+    assert "\n" not in str(error.value)
+    least = float(str(error.value).split("at least ")[1].split()[0])
+    detector = PatchCore(**parameters, max_memory=least).fit(pictures(50, 64))
+    assert detector.covering_["blocks"] == (4 if calibration == "cross" else 3)
+    with pytest.raises(G100Error, match="max_memory"):
+        PatchCore(**parameters, max_memory=least - 2e-5).fit(pictures(50, 64))
 
 
-def test_estimate_is_printed_before_the_work(capsys):
+def test_estimate_is_printed_before_the_work(capsys, monkeypatch):
+    monkeypatch.setenv("G100_BARS", "1")
     PatchCore(**SETTINGS, calibration=0.2).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("PatchCore: 8 x 64 patches x 384 features") < lines.index("remembering")
+    PatchCore(**SETTINGS, max_memory=0.003).fit(pictures(40, 64), verbose=True)
+    assert "0.01 GB, in 3 blocks" in capsys.readouterr().err.replace("0.00 GB", "0.01 GB")
+
+
+# --- more pictures than fit ---
+
+LITTLE = 0.0035  # GB: 16 pictures of 64 x 64 pixels at a time
+SOME = {
+    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005},
+    "pad": {"framing": "pad"}, "reweighted": {"image_score": "reweighted"}, "studentise": {"studentise": True},
+}  # fmt: skip
+
+
+def uneven(n: int) -> list[np.ndarray]:
+    "Pictures of which every other one is half as high."
+    return [p[:32] if i % 2 else p for i, p in enumerate(pictures(n, 64))]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_in_blocks_the_bank_covers_as_certified_and_all_that_belongs_to_it_is_right(name):
+    X = uneven(34) if name == "pad" else pictures(34, 64)
+    parameters = SETTINGS | {"coreset_ratio": 0.05, "max_memory": LITTLE} | SOME[name]
+    detector = PatchCore(**parameters).fit(X, device="cpu")
+    whole = PatchCore(**parameters | {"max_memory": None}).fit(X, device="cpu")
+    assert detector.covering_["blocks"] > 1 == whole.covering_["blocks"] and detector.counts_ == whole.counts_
+    assert abs(len(detector.bank_) - len(whole.bank_)) <= 1
+    taught = as_image_set(X) if name != "split" else split(as_image_set(X), 0.2, 0)[0]
+    for one in (detector, whole):
+        assert one.covering_radius(taught) <= one.covering_["bound"]
+    assert detector.covering_radius(taught) <= 1.5 * whole.covering_radius(taught)
+    lessons = Lessons(taught, detector.fitted_.scoring, 16, Options(torch.device("cpu")))
+    features = remembered(detector, detector.fitted_.model, lessons)[0].flatten(1, 2)
+    names = list(lessons.images.names)
+    for member in range(0, len(detector.bank_), 7):
+        name, y, x = origin_of(detector.remembered_, member)
+        h, w = detector.remembered_["grid"]
+        patch = features[names.index(name), int(y * h) * w + int(x * w)]
+        torch.testing.assert_close(patch, detector.bank_[member], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(detector.threshold_, whole.threshold_, rtol=0.25)
+
+
+def test_in_blocks_every_picture_asked_is_judged_by_a_bank_of_the_others():
+    X = np.concatenate([pictures(44, 64), spotted(1, 64)[0]])
+    parameters = SETTINGS | {"sigma": 0, "image_score": "max", "coreset_ratio": 0.1, "batch_size": 4}
+    detector = PatchCore(**parameters, max_memory=0.004).fit(X, device="cpu")
+    assert detector.covering_["blocks"] > 1
+    assert detector.calibration_scores_.argmax() == 44 and len(detector.calibration_scores_) == 45
+    assert detector.calibration_scores_[44] > 1.5 * detector.inspect(X[44:]).score[0]
+
+
+def test_of_many_pictures_a_sample_is_asked(monkeypatch):
+    monkeypatch.setattr(patchcore, "ASKED", (10, 20))
+    X = pictures(60, 64)
+    detector = PatchCore(**SETTINGS, max_memory=LITTLE, coreset_ratio=0.02).fit(X, device="cpu")
+    n = detector.counts_["calibration"]
+    assert n == len(detector.calibration_scores_) == len(detector.fitted_.held_out) and 10 <= n <= 15
+    whole = PatchCore(**SETTINGS, coreset_ratio=0.02).fit(X, device="cpu")
+    assert whole.counts_["calibration"] == 60
+    which = [int(name) for name in detector.fitted_.held_out.names]
+    np.testing.assert_allclose(detector.calibration_scores_, whole.calibration_scores_[which], rtol=0.2)
+
+
+def test_what_waits_is_thinned_again_and_the_certificate_says_so(monkeypatch):
+    X, parameters = pictures(64, 64), SETTINGS | {"coreset_ratio": 0.1, "max_memory": 0.004, "batch_size": 4}
+    reduced = []
+    monkeypatch.setattr(Summary, "reduced", lambda self, n, seed=0: reduced.append(n) or original(self, n, seed=seed))
+    detector = PatchCore(**parameters).fit(X, device="cpu")
+    assert len(reduced) > 5 * detector.covering_["blocks"] and len(detector.bank_) == round(0.1 * 64 * 64)
+    assert detector.covering_radius(X) <= detector.covering_["bound"]
+
+
+original = Summary.reduced
+
+
+def test_a_bank_has_a_largest_size():
+    X = pictures(20, 64)
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.5, bank_size=100).fit(X)
+    small = PatchCore(**SETTINGS, coreset_ratio=100 / (20 * 64)).fit(X)
+    assert len(detector.bank_) == 100 and torch.equal(detector.bank_, small.bank_)
+    np.testing.assert_array_equal(detector.calibration_scores_, small.calibration_scores_)
+    assert len(PatchCore(**SETTINGS, coreset_ratio=0.5, bank_size=None).fit(X).bank_) == 640
 
 
 # --- presets and parameters ---

@@ -371,7 +371,7 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
     if detector.calibration == "cross":
         asked = replace(teach, pictures=held_out, scoring=judge.scoring)
         said = told_across(model, scatter, seen, epsilon, asked, scatter.new_empty(0, *model.mean.shape))
-        calibration = crossed(detector, judge, asked, said)
+        calibration, _ = crossed(detector, judge, asked, said)
     whiten(model, scatter, seen, epsilon)
     if not detector.calibration == "cross":
         calibration = calibrated(detector, judge, held_out, options)

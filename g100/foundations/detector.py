@@ -330,11 +330,12 @@ class Lessons:
         for x in batches(self.images, self.view, self.batch_size, progress=what if self.options.verbose else None):
             yield x.to(self.device, non_blocking=True)
 
-    def seen(self, grid: tuple[int, int]) -> torch.Tensor:
+    def seen(self, grid: tuple[int, int], part: slice = slice(None)) -> torch.Tensor:
         "Which cells of a grid (h, w) over the view show each of the images and not its padding, bool (N, h, w), on the device."
+        images = self.images.images[part]
         if self.view.fit != "pad":
-            return torch.ones(len(self.images), *grid, dtype=torch.bool, device=self.device)
-        found = [on_picture(self.view, image_size(image), grid) for image in self.images.images]
+            return torch.ones(len(images), *grid, dtype=torch.bool, device=self.device)
+        found = [on_picture(self.view, image_size(image), grid) for image in images]
         return torch.from_numpy(np.stack(found)).to(self.device)
 
     def parted(self, share: float, seed: int) -> tuple["Lessons", "Lessons"]:
@@ -423,10 +424,11 @@ def across(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable)
     return measured_out_of_fold(judge, lessons, list(said)) if detector.studentise else out_of_fold(judge, lessons, said)
 
 
-def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Calibration:
-    "The record of what `learn_across` says of each picture."
+def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> tuple[Calibration, list[int]]:
+    "The record of what `learn_across` says of each picture that it says something of, and the numbers of these."
     rows = {i: kept_of(maps, score) for i, maps, score in across(detector, judge, lessons, said)}
-    return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
+    which = sorted(rows)
+    return recorded(detector, (rows[i] for i in which), "cross"), which
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #7e23ba73
 def copies_in(images: Sequence) -> list[tuple[int, int]]:
@@ -676,7 +678,9 @@ def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: 
     lessons = Lessons(teach, scoring, detector.batch_size, options, abnormal, counts)
     judge = Judge(built(detector, lessons), scoring)
     if cross:
-        calibration = crossed(detector, judge, lessons, detector.learn_across(judge.model, lessons))
+        calibration, which = crossed(detector, judge, lessons, detector.learn_across(judge.model, lessons))
+        held_out = good if len(which) == len(good) else good[which]
+        counts["calibration"] = len(which)
     else:
         detector.learn(judge.model, lessons)
         put_in_engine(detector, judge, lessons)
@@ -833,7 +837,7 @@ class Detector(Declared, _Outlier, _Estimator):
 
         Gives (which, raw, score): numbers (b,) of some of lessons.pictures; for all their images in order raw maps
         (n, h, w), and the model's own scores (n,) or None. An algorithm that can have this for less than K + 1 times
-        `learn` writes its own; the module is full when all has been said.
+        `learn` writes its own, and may say nothing of some; the module is full when all has been said.
         """
         for held in folds(len(lessons.pictures), self.seed):
             others, asked = lessons.parted_at(held)
