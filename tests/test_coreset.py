@@ -239,3 +239,20 @@ def test_merging_takes_the_larger_radius_and_reducing_adds():
     both = merged([a, b])
     assert both.radius == max(a.radius, b.radius) and both.along == ()
     assert both.reduced(7).radius == pytest.approx(both.radius + float(k_center_greedy(both.points, 7).radius[-1]), rel=1e-3)
+
+
+def test_the_greedy_goes_on_from_centres_that_are_there():
+    "As the rest of a run that has picked them itself; and against the definition for centres from elsewhere."
+    X = curved(1200)
+    whole = k_center_greedy(X, 100)
+    gap = torch.cdist(X, X[whole.index[:40]], compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    rest = k_center_greedy(X, 60, gap=gap)
+    assert torch.equal(rest.index, whole.index[40:])
+    torch.testing.assert_close(rest.radius, whole.radius[40:], rtol=1e-4, atol=0)
+    others = curved(50, seed=1) + 3
+    gap = torch.from_numpy(cdist(X, others).min(1)).float()
+    got = k_center_greedy(X, 9, gap=gap)
+    assert got.index[0] == gap.argmax() and torch.equal(gap, torch.from_numpy(cdist(X, others).min(1)).float())
+    for k in (1, 9):
+        truth = cdist(X, torch.cat([others, X[got.index[:k]]])).min(1).max()
+        assert got.radius[k - 1].item() == pytest.approx(truth, rel=1e-4)

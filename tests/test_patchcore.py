@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from g100 import PatchCore, load
 from g100.algorithms import patchcore
 from g100.algorithms.coreset import Summary, k_center_greedy
+from g100.algorithms.neighbors import Neighbors
 from g100.algorithms.patchcore import (
     PatchMemory,
     fit_bytes,
@@ -430,3 +431,141 @@ def test_features_are_extracted_once(monkeypatch):
     monkeypatch.setattr(PatchMemory, "patches", lambda self, x: looked.append(len(x)) or patches(self, x))
     PatchCore(**SETTINGS).fit(pictures(12, 64))
     assert sum(looked) == 12 + 1  # one of zeros, for the shapes
+
+
+# --- more pictures later ---
+
+UPDATED = {
+    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "max": {"image_score": "max"}, "pad": {"framing": "pad"}, "studentise": {"studentise": True}, "in blocks": {"max_memory": 0.0035},
+    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)},
+}  # fmt: skip
+
+
+def first_and_more(name: str) -> tuple:
+    make = uneven if name == "pad" else lambda n, seed=0: pictures(n, 64, seed)
+    return make(24), make(40) if name == "in blocks" else pictures(12, 64, seed=5)
+
+
+def numbers(detector: PatchCore) -> dict:
+    return {name: value.clone() for name, value in detector.fitted_.tensors().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", UPDATED)
+def test_a_bank_that_grows_keeps_its_members_and_no_score_rises(name, tmp_path):
+    X, more = first_and_more(name)
+    detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
+    record, before, x = detector.fitted_, numbers(detector), np.concatenate([spotted(4, 64)[0], pictures(9, 64, seed=9)])
+    verdicts = detector.inspect(x)
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    assert detector.partial_fit(more) is detector and detector.fitted_ is not record
+    assert all(torch.equal(value, before[key]) for key, value in record.tensors().items())
+    m, later = len(record.model.bank), detector.inspect(x)
+    assert torch.equal(detector.bank_[:m], record.model.bank) and len(detector.bank_) > m
+    assert (later.score <= verdicts.score * (1 + 1e-6)).all() and (later.map <= verdicts.map + 1e-5 * verdicts.map.max()).all()
+    assert (later.score < verdicts.score).any()
+    assert detector.threshold_ == record.calibration.threshold and detector.calibration_ is record.calibration
+    assert detector.counts_["train"] == record.counts["train"] + len(more)
+    exact = Neighbors(detector.bank_).kneighbors(detector.bank_, 9)[0]
+    found = torch.linalg.vector_norm(detector.bank_[detector.bank_neighbors_] - detector.bank_[:, None], dim=2)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    assert detector.covering_radius(more) <= detector.covering_["bound"]
+    again.partial_fit(more)
+    assert same(numbers(again), numbers(detector)) and again.fitted_.notes == detector.fitted_.notes
+
+
+@pytest.mark.parametrize("name", ["plain", "split", "wide", "pad", "studentise", "tiles"])
+def test_a_bank_that_keeps_its_size_has_new_thresholds_from_the_new_pictures(name):
+    X, more = first_and_more(name)
+    detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
+    m, bound = len(detector.bank_), detector.covering_["bound"]
+    detector.partial_fit(more, keep_size=True)
+    taught = split(as_image_set(more), 0.2, 0)[0] if name == "split" else more
+    assert len(detector.bank_) == m == len(detector.bank_neighbors_) == len(detector.radius_)
+    assert len(detector.calibration_scores_) == (3 if name == "split" else 12) == len(detector.fitted_.held_out)
+    assert detector.covering_["bound"] > bound and detector.counts_["train"] == len(X) - 5 * (name == "split") + len(taught)
+    for seen in ((X, taught) if name != "split" else (taught,)):
+        assert detector.covering_radius(seen) <= detector.covering_["bound"]
+    if name == "split":
+        held = split(as_image_set(more), 0.2, 0)[1]
+        np.testing.assert_allclose(detector.calibration_scores_, detector.inspect(held).score, rtol=1e-5)
+
+
+def test_where_members_come_from_is_told_after_an_update():
+    X, more = pictures(10, 64), {f"late {i}": p for i, p in enumerate(pictures(6, 64, seed=5))}
+    late = as_image_set(list(more.values()))
+    late = type(late)(late.images, list(more), late.labels, late.defects, late.masks)
+    for keep in (False, True):
+        detector = PatchCore(**SETTINGS, coreset_ratio=0.1, target_fpr=0.2).fit(X, device="cpu")
+        detector.partial_fit(late, keep_size=keep)
+        pool = {str(name): p for name, p in zip(as_image_set(X).names, X, strict=True)} | more
+        places = [origin_of(detector.remembered_, i) for i in range(len(detector.bank_))]
+        assert {"late" in name for name, _, _ in places} == {True, False}
+        with torch.inference_mode():
+            for member, (name, y, x) in list(zip(detector.bank_, places, strict=True))[::5]:
+                z = detector.fitted_.model.patches(tensor(pool[name][None]))[0]
+                torch.testing.assert_close(z[int(y * 8), int(x * 8)], member, rtol=1e-4, atol=1e-4)
+
+
+def test_with_eq_7_the_thresholds_are_made_anew():
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.1, image_score="reweighted", target_fpr=0.2).fit(pictures(12, 64))
+    m = len(detector.bank_)
+    detector.partial_fit(pictures(8, 64, seed=5))
+    assert len(detector.bank_) > m and len(detector.calibration_scores_) == detector.counts_["calibration"] == 8
+
+
+def test_a_false_alarm_that_joins_is_good_from_then_on_and_the_others_keep_their_verdicts():
+    x = spotted(1, 64)[0]
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.2, image_score="max").fit(pictures(30, 64))
+    good = pictures(40, 64, seed=11)
+    called = detector.inspect(good).is_anomalous
+    assert detector.inspect(x).is_anomalous.all()
+    detector.partial_fit(np.concatenate([x] * 3))
+    assert not detector.inspect(x).is_anomalous.any() and not (detector.inspect(good).is_anomalous & ~called).any()
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"image_size": 32}, "image_size.*fit anew"), ({"patch_size": 5}, "patch_size"), ({"seed": 5}, "seed"),
+    ({"sigma": 2.0}, "sigma.*recalibrate"), ({"target_fpr": 0.2}, "target_fpr.*recalibrate"),
+    ({"bank_size": 100}, "bank_size=100"),
+])  # fmt: skip
+def test_an_update_refuses_changed_parameters_and_a_full_bank(fitted, change, word):
+    detector = copy.deepcopy(fitted)
+    before = numbers(detector)
+    with pytest.raises(G100Error, match=f"partial_fit: .*{word}") as error:
+        detector.set_params(**change).partial_fit(pictures(10, 64))
+    assert "\n" not in str(error.value) and same(numbers(detector), before)
+
+
+def test_an_update_refuses_abnormal_pictures_and_another_device(fitted, monkeypatch):
+    detector = copy.deepcopy(fitted)
+    with pytest.raises(G100Error, match="good pictures only"):
+        detector.partial_fit(pictures(4, 64), y=[0, 0, 1, 0])
+    monkeypatch.setattr(patchcore, "pick_device", torch.device)
+    with pytest.raises(G100Error, match="partial_fit: device meta, but the detector is on cpu"):
+        detector.partial_fit(pictures(4, 64), device="meta")
+
+
+@pytest.mark.parametrize("where", ["shape_of", "summarised", "grown", "renewed", "notes_after", "recorded"])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+def test_an_update_that_breaks_off_leaves_the_old_detector(where, problem, monkeypatch):
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.05, target_fpr=0.2).fit(pictures(10, 64), device="cpu")
+    record, before = detector.fitted_, numbers(detector)
+
+    def breaks(*args, **kwargs):
+        raise problem
+
+    monkeypatch.setattr(patchcore, where, breaks)
+    with pytest.raises(problem):
+        detector.partial_fit(pictures(6, 64, seed=5), keep_size=where in ("renewed", "recorded"))
+    assert detector.fitted_ is record and same(numbers(detector), before)
+
+
+def test_a_first_partial_fit_is_a_fit():
+    X = pictures(8, 64)
+    one, other = (PatchCore(**SETTINGS, target_fpr=0.2) for _ in range(2))
+    assert same(numbers(one.partial_fit(X, device="cpu")), numbers(other.fit(X, device="cpu")))

@@ -105,8 +105,11 @@ def _points(X) -> Tensor:
     return X.detach()
 
 # %% ../../nbs/2_algorithms/09_coreset.ipynb #3075f485
-def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bool = False) -> Coreset:
+def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bool = False,
+                    gap: Tensor | None = None) -> Coreset:  # fmt: skip
     """The farthest-first coreset of `n` rows of X (N, D): `index` (n,) in the order of the picks, `radius` (n,).
+
+    gap: the distances (N,) of the rows to centres that are there already, with which the picks cover together.
 
     The picks are those of the sequential greedy (Gonzalez 1985; PatchCore, arXiv 2106.08265), made in lazy batches
     from a buffer of at first `buffer` points. Beside X it holds two numbers a point and a fixed 10 to 30 MB.
@@ -115,17 +118,20 @@ def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bo
     X = _points(X)
     if not 1 <= n <= len(X):
         raise G100Error(f"n={n} centres are not in 1..{len(X)}, the number of points")
-    cloud, size = _cloud(X), max(2, buffer)
-    picks = torch.randint(len(X), (1,), generator=torch.Generator().manual_seed(seed)).to(X.device)
-    index, gaps, left = [picks], [], n - 1
-    with bar(n, "coreset" if progress else None, "pick", 1) as counted:
-        _update(cloud, picks)
+    cloud, size, index, gaps = _cloud(X), max(2, buffer), [], []
+    if gap is None:
+        index.append(torch.randint(len(X), (1,), generator=torch.Generator().manual_seed(seed)).to(X.device))
+        _update(cloud, index[0])
+    else:
+        cloud.gap.copy_(torch.as_tensor(gap).square())
+    left = n - len(index)
+    with bar(n, "coreset" if progress else None, "pick", len(index)) as counted:
         while left:
             picks, gap = (part[:left] for part in _batch(cloud, size))
             _update(cloud, picks)
             index, gaps, left, size = index + [picks], gaps + [gap], left - len(picks), _resized(size, len(picks))
             counted.update(len(picks))
-    return Coreset(torch.cat(index), torch.cat([*gaps, cloud.gap.max().clamp(min=0)[None]]).sqrt())
+    return Coreset(torch.cat(index), torch.cat([*gaps, cloud.gap.max().clamp(min=0)[None]])[-n:].sqrt())
 
 # %% ../../nbs/2_algorithms/09_coreset.ipynb #dfd0b031
 def project(X, dim: int, seed: int = 0) -> Tensor:
