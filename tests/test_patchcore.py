@@ -437,8 +437,8 @@ def test_features_are_extracted_once(monkeypatch):
 
 UPDATED = {
     "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
-    "max": {"image_score": "max"}, "pad": {"framing": "pad"}, "studentise": {"studentise": True}, "in blocks": {"max_memory": 0.0035},
-    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)},
+    "max": {"image_score": "max"}, "pad": {"framing": "pad"}, "studentise": {"studentise": True},
+    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)}, "in blocks": {"max_memory": 0.0035},
 }  # fmt: skip
 
 
