@@ -1,6 +1,7 @@
 """PatchCore against scikit-learn, closed forms and the authors' way of pooling; and its contract."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
@@ -569,3 +571,47 @@ def test_a_first_partial_fit_is_a_fit():
     X = pictures(8, 64)
     one, other = (PatchCore(**SETTINGS, target_fpr=0.2) for _ in range(2))
     assert same(numbers(one.partial_fit(X, device="cpu")), numbers(other.fit(X, device="cpu")))
+
+
+# --- on several machines ---
+
+
+def mailed(work, calls):
+    "Other machines in this process: all that travels is pickled."
+    for call in calls:
+        yield pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(call)))))
+
+
+@pytest.mark.parametrize("parameters", [
+    {}, {"calibration": 0.2, "max_memory": 0.0025}, {"feature_dim": 512, "projection_dim": 64}, {"image_score": "reweighted"},
+    {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005}, {"framing": "pad"},
+])  # fmt: skip
+def test_machines_together_say_what_one_says_with_the_same_blocks(parameters, monkeypatch):
+    monkeypatch.setattr(patchcore, "SHARD", 1)
+    monkeypatch.setattr(patchcore, "AGAIN", 1)
+    X = uneven(34) if "framing" in parameters else pictures(34, 64)
+    kinds = SETTINGS | {"coreset_ratio": 0.05, "max_memory": 0.0035} | parameters
+    here = PatchCore(**kinds).fit(X, device="cpu")
+    there = PatchCore(**kinds).fit(X, device="cpu", spread=mailed)
+    assert there.covering_ == here.covering_ and there.covering_["blocks"] > 1
+    assert same(numbers(there), numbers(here)) and there.fitted_.notes == here.fitted_.notes
+    free = PatchCore(**kinds | {"max_memory": None}).fit(X, device="cpu", spread=mailed)
+    assert torch.equal(free.bank_, there.bank_)
+
+
+def test_other_pictures_under_the_same_names_are_noticed_there(tmp_path):
+    for i, picture in enumerate(pictures(4, 64)):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+
+    def elsewhere(harm):
+        def spread(work, calls):
+            harm()
+            return mailed(work, calls)
+        return spread
+
+    for harm, word in ((lambda: Image.fromarray(pictures(1, 64, 9)[0]).save(tmp_path / "2.png"), "copy the data again"),
+                       (lambda: (tmp_path / "2.png").unlink(), "2.png")):  # fmt: skip
+        detector = PatchCore(**SETTINGS, target_fpr=0.5)
+        with pytest.raises(G100Error, match=f"worker .*{word}") as error:
+            detector.fit(tmp_path, device="cpu", spread=elsewhere(harm))
+        assert "\n" not in str(error.value) and not hasattr(detector, "fitted_")

@@ -166,6 +166,10 @@ class Summary:
     def __len__(self) -> int:
         return len(self.points)
 
+    def to(self, device) -> "Summary":
+        "The same on that device."
+        return Summary(self.points.to(device), tuple(part.to(device) for part in self.along), self.radius)
+
     def reduced(self, n: int, *, seed: int = 0) -> "Summary":
         "The summary by `n` of its points, in the order of the greedy: the radii add up. G100Error as of `k_center_greedy`."
         coreset = k_center_greedy(self.points, n, seed=seed)

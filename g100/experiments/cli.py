@@ -161,7 +161,7 @@ def run(
     context: typer.Context, out: Out, algorithm: Name = None, data: Data = None, backbone: Backbone = None,
     weights: Weights = None, settings: Settings = None, paper: Paper = False, seed: Seed = 0, device: Device = "auto",
     limit_train: Limit = None, metric_size: Pixels = "256", skip_unreadable: Skip = False, config: Config = None,
-    evidence: Evidence = False, embed: Embed = False, resume: Resume = False, force: Force = False,
+    evidence: Evidence = False, embed: Embed = False, resume: Resume = False, scheduler: Scheduler = None, force: Force = False,
 ) -> None:  # fmt: skip
     "Fit an algorithm on good pictures, judge the test pictures, and write metrics, model, pictures and a report."
     from g100.experiments.grid import absolute
@@ -171,14 +171,14 @@ def run(
     parameters = {k: v for k, v in named.items() if v is not None} | parse_settings(settings or [])
     options = {"algorithm": algorithm, "data": data and absolute(data), "seed": seed, "paper": paper, "device": device}
     options |= {"limit_train": limit_train, "metric_size": metric_size_from(metric_size), "skip_unreadable": skip_unreadable}
-    options["evidence"] = evidence
+    options |= {"evidence": evidence}
     told = read_config(config)
     silent = {k: v for k, v in told.items() if k != "parameters" and context.get_parameter_source(k).name == "DEFAULT"}
     options |= silent | {"parameters": told.get("parameters", {}) | parameters}
     if options["algorithm"] is None or options["data"] is None:
         raise G100Error("run wants an algorithm and --data, such as: g100 run patchcore --data mvtec:DIR --out DIR")
     verbose = LOG.isEnabledFor(logging.WARNING)
-    row = experiment(out, force=force, resume=resume, embed=embed, verbose=verbose, **options)
+    row = experiment(out, force=force, resume=resume, embed=embed, scheduler=scheduler, verbose=verbose, **options)
     if is_first():
         show_row(row, out)
 
@@ -354,23 +354,13 @@ def judge_chunk(model: Path, device: str, algorithm: str | None, images, wanted:
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
 def judged_there(client, model: Path, device: str, algorithm: str | None, images, wanted: Wanted) -> Iterator[dict]:
     "As `judged`, by the workers of a cluster."
-    from distributed import KilledWorker
-
-    from g100.experiments.cluster import answers
+    from g100.experiments.cluster import in_order
     from g100.foundations.store import read_card
 
     step = CHUNK * read_card(model)["parameters"]["batch_size"]
     calls = [(model, device, algorithm, images[i : i + step], wanted, i) for i in range(0, len(images), step)]
-    waiting, turn = {}, 0
-    for i, answer in answers(client, judge_chunk, calls):
-        if isinstance(answer, KilledWorker):
-            raise G100Error(f"workers died on the pictures from {calls[i][3].names[0]} on: {' '.join(str(answer).split())}")
-        if isinstance(answer, BaseException):
-            raise answer
-        waiting[i] = answer
-        while turn in waiting:
-            yield from waiting.pop(turn)
-            turn += 1
+    for rows in in_order(client, judge_chunk, calls):
+        yield from rows
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #9c125f40
 def judged_stream(model, sources: list[str], every: int, wanted: Wanted) -> Iterator[dict]:
