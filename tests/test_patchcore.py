@@ -587,7 +587,7 @@ def mailed(work, calls):
     {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005}, {"framing": "pad"},
 ])  # fmt: skip
 def test_machines_together_say_what_one_says_with_the_same_blocks(parameters, monkeypatch):
-    monkeypatch.setattr(patchcore, "SHARD", 1)
+    monkeypatch.setattr(patchcore, "SHARD", 3 if "tile" in parameters else 1)
     monkeypatch.setattr(patchcore, "AGAIN", 1)
     X = uneven(34) if "framing" in parameters else pictures(34, 64)
     kinds = SETTINGS | {"coreset_ratio": 0.05, "max_memory": 0.0035} | parameters
