@@ -6,11 +6,11 @@
 __all__ = ['BLOCK', 'WAITING', 'PART', 'ASKED', 'SHARD', 'AGAIN', 'MAY_CHANGE', 'RECIPE', 'pool_patches', 'patch_features',
            'projected_dim', 'fit_bytes', 'reweight', 'picked', 'most_unusual', 'PatchMemory', 'share_of', 'left_bytes',
            'least_bytes', 'block_of', 'shape_of', 'in_blocks', 'remembered', 'thinned', 'noted', 'note_origins',
-           'origins', 'origin_of', 'features_of', 'fill', 'at_once', 'in_parts', 'bank_without', 'told_by_others',
-           'told_across', 'asked', 'total_of', 'parts_within', 'thinned_here', 'summarised', 'streamed', 'told_again',
-           'block_elsewhere', 'thinned_elsewhere', 'asked_elsewhere', 'told_elsewhere', 'covering_radius',
-           'check_update', 'room_for', 'around', 'grown', 'renewed', 'updated', 'notes_after', 'taken_in',
-           'calibrated_by_others', 'extended', 'PatchCore']
+           'origins', 'origin_of', 'evidence_of', 'features_of', 'fill', 'at_once', 'in_parts', 'bank_without',
+           'told_by_others', 'told_across', 'asked', 'total_of', 'parts_within', 'thinned_here', 'summarised',
+           'streamed', 'told_again', 'block_elsewhere', 'thinned_elsewhere', 'asked_elsewhere', 'told_elsewhere',
+           'covering_radius', 'check_update', 'room_for', 'around', 'grown', 'renewed', 'updated', 'notes_after',
+           'taken_in', 'calibrated_by_others', 'extended', 'PatchCore']
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #766156f0
 import base64
@@ -264,6 +264,21 @@ def origin_of(remembered: dict, member: int) -> tuple[str, float, float]:
     rank, cell = origins(remembered)[:, member]
     h, w = remembered["grid"]
     return remembered["names"][rank], float(cell // w + 0.5) / h, float(cell % w + 0.5) / w
+
+
+@torch.inference_mode()
+def evidence_of(fitted: Fitted, images: ImageSet, at: tuple[float, float]) -> dict | None:
+    "See `Detector.evidence`."
+    remembered = fitted.notes.get("remembered")
+    if remembered is None or fitted.scoring.tile is not None:
+        return None
+    patches = fitted.model.patches(next(batches(images, fitted.scoring.view, 1)).to(fitted.device))
+    h, w = patches.shape[1:3]
+    z = patches[:, int(at[0] * h) : int(at[0] * h) + 1, int(at[1] * w) : int(at[1] * w) + 1]
+    distance, member = (part.item() for part in fitted.model.nearest(z))
+    name, y, x = origin_of(remembered, member)
+    said = f"The nearest good patch, at a distance of {distance:.3g}, is of {name}."
+    return {"said": said, "name": name, "place": [y, x]}
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #90293468
 def features_of(few: Summary) -> torch.Tensor:
@@ -645,18 +660,8 @@ class PatchCore(Detector):
         narrow = projected_dim(memory.shape[1], self.projection_dim)
         return project(memory, narrow, self.seed) if narrow else memory
 
-    @torch.inference_mode()
     def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        fitted, remembered = self.fitted_, self.fitted_.notes.get("remembered")
-        if remembered is None or fitted.scoring.tile is not None:
-            return None
-        patches = fitted.model.patches(next(batches(as_image_set(X), fitted.scoring.view, 1)).to(fitted.device))
-        h, w = patches.shape[1:3]
-        z = patches[:, int(at[0] * h) : int(at[0] * h) + 1, int(at[1] * w) : int(at[1] * w) + 1]
-        distance, member = (part.item() for part in fitted.model.nearest(z))
-        name, y, x = origin_of(remembered, member)
-        said = f"The nearest good patch, at a distance of {distance:.3g}, is of {name}."
-        return {"said": said, "name": name, "place": [y, x]}
+        return evidence_of(self.fitted_, as_image_set(X), at)
 
     @torch.no_grad()
     def learn(self, model: PatchMemory, lessons: Lessons) -> None:
