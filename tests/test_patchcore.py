@@ -258,12 +258,17 @@ SOME = {
 }  # fmt: skip
 
 
+def some_slow(names, slow: set) -> list:
+    "The names, these marked as slow."
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
 def uneven(n: int) -> list[np.ndarray]:
     "Pictures of which every other one is half as high."
     return [p[:32] if i % 2 else p for i, p in enumerate(pictures(n, 64))]
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", some_slow(SOME, {"wide", "reweighted", "split"}))
 def test_in_blocks_the_bank_covers_as_certified_and_all_that_belongs_to_it_is_right(name):
     X = uneven(34) if name == "pad" else pictures(34, 64)
     parameters = SETTINGS | {"coreset_ratio": 0.05, "max_memory": LITTLE} | SOME[name]
@@ -457,7 +462,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("name", UPDATED)
+@pytest.mark.parametrize("name", some_slow(UPDATED, {"wide", "max", "in blocks"}))
 def test_a_bank_that_grows_keeps_its_members_and_no_score_rises(name, tmp_path):
     X, more = first_and_more(name)
     detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
@@ -480,7 +485,7 @@ def test_a_bank_that_grows_keeps_its_members_and_no_score_rises(name, tmp_path):
     assert same(numbers(again), numbers(detector)) and again.fitted_.notes == detector.fitted_.notes
 
 
-@pytest.mark.parametrize("name", ["plain", "split", "wide", "pad", "studentise", "tiles"])
+@pytest.mark.parametrize("name", some_slow(["plain", "split", "wide", "pad", "studentise", "tiles"], {"wide", "pad"}))
 def test_a_bank_that_keeps_its_size_has_new_thresholds_from_the_new_pictures(name):
     X, more = first_and_more(name)
     detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
@@ -582,11 +587,9 @@ def mailed(work, calls):
         yield pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(call)))))
 
 
-@pytest.mark.parametrize("parameters", [
-    {}, {"calibration": 0.2, "max_memory": 0.0025}, {"feature_dim": 512, "projection_dim": 64}, {"image_score": "reweighted"},
-    {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005}, {"framing": "pad"},
-])  # fmt: skip
-def test_machines_together_say_what_one_says_with_the_same_blocks(parameters, monkeypatch):
+@pytest.mark.parametrize("name", some_slow(["plain", "split", "wide", "tiles", "pad", "reweighted"], {"wide", "pad", "split"}))
+def test_machines_together_say_what_one_says_with_the_same_blocks(name, monkeypatch):
+    parameters = SOME[name] | ({"max_memory": 0.0025} if name == "split" else {})
     monkeypatch.setattr(patchcore, "SHARD", 3 if "tile" in parameters else 1)
     monkeypatch.setattr(patchcore, "AGAIN", 1)
     X = uneven(34) if "framing" in parameters else pictures(34, 64)
