@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
+from g100.algorithms import patchcore
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.experiments import cli, console
 from g100.experiments import grid as grids
-from g100.experiments.cluster import connected
+from g100.experiments.cluster import connected, spread_over
 from g100.experiments.comparison import by_defect, common_seed, draw_verdict, drawn_by_lot
 from g100.experiments.console import benchmark, clock, expected
 from g100.experiments.experiment import run_experiment, write_results
@@ -37,7 +38,7 @@ from g100.foundations.errors import G100Error
 from tests.benchmarks import table as results_table
 from tests.benchmarks.table import LINE, RESULTS, alike, merged
 from tests.notebooks import NBS, ROOT, read
-from tests.toys import line_of, mvtec_folder, refused
+from tests.toys import line_of, mvtec_folder, pictures, refused
 
 pytestmark = [
     pytest.mark.xdist_group("benchmark"),  # its fixtures are made once
@@ -564,3 +565,44 @@ def test_what_is_not_trained_in_steps_refuses_several_processes(detector, monkey
     said = line_of(lambda: detector().fit(np.zeros((4, 32, 32, 3), np.uint8), device="cpu"))
     assert detector.__name__ in said and "2 processes" in said
     RIAD().check()
+
+
+@pytest.mark.slow
+def test_a_worker_that_thins_is_killed_and_the_fit_is_that_of_one_machine(tmp_path, monkeypatch):
+    "A cluster of two worker processes; one is killed while it has a block, the other one does it again."
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(patchcore, "SHARD", 1)
+    for i, picture in enumerate(pictures(40, 64)):
+        Image.fromarray(picture).save(tmp_path / f"{i:02d}.png")
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 64, "coreset_ratio": 0.05, "batch_size": 4}
+    here = PatchCore(**parameters).fit(tmp_path, device="cpu", spread=lambda work, calls: (work(*call) for call in calls))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, \
+            spread_over(local.scheduler_address) as spread, connected(local.scheduler_address) as client:  # fmt: skip
+        victim, died = list(client.run(os.getpid).values())[0], []
+
+        def watched(work, calls):
+            for i, answer in enumerate(spread(work, calls)):
+                if i == 1 and not died:
+                    os.kill(victim, signal.SIGKILL)
+                    died.append(victim)
+                yield answer
+
+        there = PatchCore(**parameters).fit(tmp_path, device="cpu", spread=watched)
+        assert died and victim not in client.run(os.getpid).values()
+    assert there.covering_["blocks"] == 10 and there.fitted_.notes == here.fitted_.notes
+    np.testing.assert_allclose(there.bank_, here.bank_, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(there.calibration_scores_, here.calibration_scores_, rtol=1e-5)
+    assert there.covering_radius(tmp_path) <= there.covering_["bound"]
+
+
+@pytest.mark.slow
+def test_run_lets_the_workers_of_a_scheduler_fit(within, folder, cluster, tmp_path):
+    words = ["--data", f"mvtec:{folder}", "--scheduler", cluster.scheduler_address, "--device", "cpu"]
+    tiny = ["--backbone", "resnet18", "--weights", "random", "--set", "image_size=64"]
+    done = within("run", "patchcore", *words, *tiny, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["image_auroc"] > 0.9
+    assert "scheduler" not in (tmp_path / "out" / "run.yaml").read_text()
+    refused(within("run", "riad", *words, "--out", tmp_path / "two"), "RIAD is not fitted on several machines")
+    assert not (tmp_path / "two").exists()

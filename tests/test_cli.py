@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -26,6 +27,7 @@ from g100.experiments.cli import metric_size_from, parse_settings
 from g100.experiments.experiment import Experiment, overlay_name, peak_memory_mb, run_experiment, write_results
 from g100.experiments.report import checkpoint_of, execute, template, to_html, who_saw_what
 from g100.experiments.table import result_table
+from g100.foundations.detector import load
 from g100.foundations.errors import G100Error
 from g100.foundations.store import read_card, write_tensors
 from tests.notebooks import ROOT
@@ -491,3 +493,104 @@ def test_the_metric_size_is_pixels_or_own():
     assert metric_size_from("512") == 512 and metric_size_from("own") is None
     for wrong in ("big", "-3", "2.5", ""):
         assert "--metric-size" in line_of(metric_size_from, wrong) and "own" in line_of(metric_size_from, wrong)
+
+
+# --- update ---
+
+
+def threshold_of(model: Path) -> float:
+    return read_card(model)["fitted"]["threshold"]
+
+
+def test_update_replaces_the_model_whole_and_writes_elsewhere_what_is_asked(within, result, tmp_path):
+    place, more = tmp_path / "result", tmp_path / "more"
+    shutil.copytree(result[0], place)
+    more.mkdir()
+    for i, picture in enumerate(pictures(6, 64, seed=21)):
+        Image.fromarray(picture).save(more / f"{i}.png")
+    before = (place / "model" / "model.json").read_bytes()
+    done = within("update", place, more, "--out", tmp_path / "new", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "6 pictures joined, 36 have taught" in done.stdout and "as before" in done.stdout
+    assert (place / "model" / "model.json").read_bytes() == before
+    new = read_card(tmp_path / "new")
+    assert new["fitted"]["counts"] == {"train": 36, "calibration": 30}
+    assert threshold_of(tmp_path / "new") == threshold_of(place / "model")
+    refused(within("update", place, more, "--out", tmp_path / "new"), "exists")
+    done = within("update", place, more, "--keep-size", "--set", "max_memory=0.01")
+    assert done.returncode == 0, done.stderr
+    card = read_card(place / "model")
+    assert card["fitted"]["counts"] == {"train": 36, "calibration": 6} and card["parameters"]["max_memory"] == 0.01
+    assert threshold_of(place / "model") != threshold_of(tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["more", "new", "result"], "no drafts are left"
+    done = within("inspect", place, more, "--out", tmp_path / "seen", "--no-pictures")
+    assert done.returncode == 0, done.stderr
+
+
+def test_update_says_in_one_line_what_cannot_be(within, result, tmp_path):
+    place = tmp_path / "result"
+    shutil.copytree(result[0], place)
+    file = tmp_path / "one.png"
+    Image.fromarray(pictures(1, 64)[0]).save(file)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    before = (place / "model" / "model.json").read_bytes()
+    refused(within("update", place, file, "--set", "sigma=9"), "sigma was 2", "recalibrate first")
+    refused(within("update", place, file, "--set", "bank_size=1"), "bank_size=1;", "--keep-size")
+    refused(within("update", place, tmp_path / "bad.png"), "bad.png")
+    refused(within("update", tmp_path / "none", file), "none")
+    mean = MeanPicture(image_size=32).fit(pictures(20, 32)).save(tmp_path / "mean")
+    refused(within("update", mean, file), "MeanPicture takes in no more pictures")
+    assert (place / "model" / "model.json").read_bytes() == before
+
+
+def test_update_of_semi_orthogonal(within, tmp_path):
+    from g100.algorithms.semiorth import SemiOrthogonal
+
+    parameters = {"backbone": "resnet18", "weights": "random", "image_size": 64, "k": 20}
+    place = SemiOrthogonal(**parameters).fit(pictures(30, 64), device="cpu").save(tmp_path / "model")
+    for i, picture in enumerate(pictures(5, 64, seed=3)):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    done = within("update", place, tmp_path / "*.png")
+    assert done.returncode == 0, done.stderr
+    assert "5 pictures joined, 35 have taught" in done.stdout and read_card(place)["fitted"]["counts"]["train"] == 35
+    refused(within("update", place, tmp_path / "*.png", "--keep-size"), "SemiOrthogonal keeps no bank")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_fit_in_blocks_and_an_update_leave_all_or_nothing(folder, tmp_path):
+    "SIGKILL at random moments: no result or a whole one, the old model or the new one; and the same command goes through."
+    run = ["run", "patchcore", "--data", f"mvtec:{folder}", "--out", tmp_path / "result", *TINY]
+    run += ["--set", "max_memory=0.0026", "--set", "batch_size=8"]
+    command = [Path(sys.executable).parent / "g100"]
+    environment, rng = os.environ | {"PYTHONPATH": str(ROOT)}, np.random.default_rng(0)
+
+    def killed(words, seconds: float) -> bool:
+        "Whether the command was still at work when it was killed."
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([*command, *map(str, words)], env=environment, **quiet)
+        time.sleep(seconds)
+        process.kill()
+        return process.wait() < 0
+
+    start = time.monotonic()
+    done = g100(*run)
+    took = time.monotonic() - start
+    assert done.returncode == 0 and "in 4 blocks" in done.stderr, done.stderr
+    shutil.rmtree(tmp_path / "result")
+    for moment in rng.uniform(0.3, 0.8, 6) * took:
+        if killed(run, moment):
+            assert not (tmp_path / "result").exists()
+        else:  # it was faster this time, and is whole
+            shutil.rmtree(tmp_path / "result")
+    assert g100(*run).returncode == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["result"], "what was left behind has been tidied away"
+    model, more = tmp_path / "result" / "model", tmp_path / "more.png"
+    Image.fromarray(pictures(1, 64, seed=21)[0]).save(more)
+    taught = [load(model, device="cpu").counts_["train"]]
+    for moment in rng.uniform(0.2, 0.7, 5) * took:
+        killed(["update", tmp_path / "result", more], moment)
+        taught.append(load(model, device="cpu").counts_["train"])
+    assert set(np.diff(taught)) <= {0, 1}
+    done = g100("update", tmp_path / "result", more)
+    assert done.returncode == 0 and load(model, device="cpu").counts_["train"] == taught[-1] + 1
+    assert sorted(p.name for p in (tmp_path / "result").iterdir() if ".partial" in p.name) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from g100.algorithms import coreset as module
-from g100.algorithms.coreset import k_center_greedy, project
+from g100.algorithms.coreset import Summary, k_center_greedy, merged, project
 from g100.foundations.errors import G100Error
 
 
@@ -188,3 +188,71 @@ def test_projection_is_seeded_linear_and_keeps_the_dtype():
     assert project(X.half(), 8).dtype == torch.float32 and project(X, 8).shape == (100, 8)
     with pytest.raises(G100Error, match="dim=0"):
         project(X, 0)
+
+
+# --- merge and reduce ---
+
+
+def pieces(X, blocks, k):
+    return [Summary(X[b], (torch.as_tensor(b),)).reduced(min(k, len(b))) for b in blocks]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(4, 10), st.integers(1, 3), st.integers(1, 4), st.integers(0, 10**6), st.booleans())
+def test_merged_and_reduced_within_the_certificate_and_four_times_the_optimum(N, n, m, seed, sorted_by_place):
+    "Theorem 3 against brute force over all centres that are points, in float64."
+    g = torch.Generator().manual_seed(seed)
+    X = (torch.randn(N, 2, generator=g) * torch.tensor([1.0, 5.0])).double()
+    order = X[:, 1].argsort() if sorted_by_place else torch.randperm(N, generator=g)
+    got = merged(pieces(X, [b.numpy() for b in order.chunk(m)], n)).reduced(n, seed=seed)
+    best = min(covering(X, list(c)) for c in combinations(range(N), n))
+    assert covering(X, got.along[0]) <= got.radius + 1e-12
+    assert got.radius <= 4 * best * (1 + 1e-9) + 1e-5
+    assert torch.equal(X[got.along[0]], got.points)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(20, 200), st.integers(1, 4), st.floats(0, 1000), st.integers(0, 10**6))
+def test_the_certificate_holds_through_a_cascade_in_float32_with_duplicates(N, levels, offset, seed):
+    X = (curved(N, D=8, seed=seed) + offset)[torch.randint(N, (2 * N,), generator=torch.Generator().manual_seed(seed))]
+    parts, n = [Summary(x, (tag,)) for x, tag in zip(X.split(40), torch.arange(2 * N).split(40), strict=True)], 20
+    for _ in range(levels):
+        parts = [part.reduced(min(n, len(part)), seed=seed) for part in parts]
+        parts, n = [merged(parts[i : i + 2]) for i in range(0, len(parts), 2)], max(2, n - 3)
+    got = merged(parts)
+    assert covering(X, got.along[0]) <= got.radius
+
+
+def test_one_block_is_the_greedy_and_what_goes_along_stays_with_its_point():
+    X = curved(600)
+    one, same = Summary(X, (torch.arange(600), X.double())).reduced(50, seed=3), k_center_greedy(X, 50, seed=3)
+    assert torch.equal(one.along[0], same.index) and torch.equal(one.points, X[same.index]) and len(one) == 50
+    assert torch.equal(one.along[1], one.points.double())
+    assert one.radius == pytest.approx(float(same.radius[-1]), rel=1e-3) and one.radius >= float(same.radius[-1])
+    alone = merged([one])
+    assert alone.radius == one.radius and torch.equal(alone.points, one.points)
+
+
+def test_merging_takes_the_larger_radius_and_reducing_adds():
+    X = curved(300)
+    a, b = Summary(X[:200]).reduced(5), Summary(X[200:]).reduced(50)
+    both = merged([a, b])
+    assert both.radius == max(a.radius, b.radius) and both.along == ()
+    assert both.reduced(7).radius == pytest.approx(both.radius + float(k_center_greedy(both.points, 7).radius[-1]), rel=1e-3)
+
+
+def test_the_greedy_goes_on_from_centres_that_are_there():
+    "As the rest of a run that has picked them itself; and against the definition for centres from elsewhere."
+    X = curved(1200)
+    whole = k_center_greedy(X, 100)
+    gap = torch.cdist(X, X[whole.index[:40]], compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    rest = k_center_greedy(X, 60, gap=gap)
+    assert torch.equal(rest.index, whole.index[40:])
+    torch.testing.assert_close(rest.radius, whole.radius[40:], rtol=1e-4, atol=0)
+    others = curved(50, seed=1) + 3
+    gap = torch.from_numpy(cdist(X, others).min(1)).float()
+    got = k_center_greedy(X, 9, gap=gap)
+    assert got.index[0] == gap.argmax() and torch.equal(gap, torch.from_numpy(cdist(X, others).min(1)).float())
+    for k in (1, 9):
+        truth = cdist(X, torch.cat([others, X[got.index[:k]]])).min(1).max()
+        assert got.radius[k - 1].item() == pytest.approx(truth, rel=1e-4)

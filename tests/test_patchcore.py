@@ -1,6 +1,7 @@
 """PatchCore against scikit-learn, closed forms and the authors' way of pooling; and its contract."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -9,13 +10,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
-from g100.algorithms.coreset import k_center_greedy
+from g100.algorithms import patchcore
+from g100.algorithms.coreset import Summary, k_center_greedy
+from g100.algorithms.neighbors import Neighbors
 from g100.algorithms.patchcore import (
     PatchMemory,
     fit_bytes,
+    origin_of,
     patch_features,
     picked,
     pool_patches,
@@ -214,27 +219,118 @@ def test_exported_program_says_what_the_detector_says(how):
 # --- memory ---
 
 
-def test_memory_is_estimated_and_refused():
-    with pytest.raises(G100Error, match=r"max_memory=0.001 GB.*limit-train"):
-        PatchCore(**SETTINGS, max_memory=0.001).fit(pictures(40, 64))
+def test_memory_is_estimated():
     assert projected_dim(152, 128) is None and projected_dim(1024, 128) == 128 and projected_dim(1024, None) is None
     assert fit_bytes(1000, 152, 128) == 4 * 1000 * 152 and fit_bytes(1000, 1024, 128) <= 1.25 * 4 * 1000 * 1024
     assert fit_bytes(1000, 152, 128, cross=True) == 4 * 1200 * 152  # a fold beside the matrix, or its projection
     assert fit_bytes(1000, 1024, 128, cross=True) == 4 * (1000 * (1024 + 128) + 200 * 128)
 
 
-def test_what_the_refusal_says_would_fit_fits():
-    needs = fit_bytes(40 * 64, 384, 128) / 1e9
-    with pytest.raises(G100Error, match="would fit") as error:
-        PatchCore(**SETTINGS, max_memory=needs / 2, calibration=0.2).fit(pictures(50, 64))
-    fits = int(str(error.value).split(";")[1].split()[0])
-    PatchCore(**SETTINGS, max_memory=needs / 2, calibration=0.001).fit(pictures(fits + 1, 64))
+@pytest.mark.parametrize("calibration", ["cross", 0.2])
+def test_too_small_a_memory_is_refused_with_the_smallest_that_works(calibration):
+    parameters = SETTINGS | {"calibration": calibration, "coreset_ratio": 0.05}
+    with pytest.raises(G100Error, match=r"max_memory=0.001 GB.*at least 0.00\d+ GB.*bank_size") as error:
+        PatchCore(**parameters, max_memory=0.001).fit(pictures(50, 64))
+    assert "\n" not in str(error.value)
+    least = float(str(error.value).split("at least ")[1].split()[0])
+    detector = PatchCore(**parameters, max_memory=least).fit(pictures(50, 64))
+    assert detector.covering_["blocks"] == (4 if calibration == "cross" else 3)
+    with pytest.raises(G100Error, match="max_memory"):
+        PatchCore(**parameters, max_memory=least - 2e-5).fit(pictures(50, 64))
 
 
-def test_estimate_is_printed_before_the_work(capsys):
+def test_estimate_is_printed_before_the_work(capsys, monkeypatch):
+    monkeypatch.setenv("G100_BARS", "1")
     PatchCore(**SETTINGS, calibration=0.2).fit(pictures(10, 64), verbose=True)
     lines = capsys.readouterr().err
     assert lines.index("PatchCore: 8 x 64 patches x 384 features") < lines.index("remembering")
+    PatchCore(**SETTINGS, max_memory=0.003).fit(pictures(40, 64), verbose=True)
+    assert "0.01 GB, in 3 blocks" in capsys.readouterr().err.replace("0.00 GB", "0.01 GB")
+
+
+# --- more pictures than fit ---
+
+LITTLE = 0.0035  # GB: 16 pictures of 64 x 64 pixels at a time
+SOME = {
+    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005},
+    "pad": {"framing": "pad"}, "reweighted": {"image_score": "reweighted"}, "studentise": {"studentise": True},
+}  # fmt: skip
+
+
+def some_slow(names, slow: set) -> list:
+    "The names, these marked as slow."
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+def uneven(n: int) -> list[np.ndarray]:
+    "Pictures of which every other one is half as high."
+    return [p[:32] if i % 2 else p for i, p in enumerate(pictures(n, 64))]
+
+
+@pytest.mark.parametrize("name", some_slow(SOME, {"wide", "reweighted", "split"}))
+def test_in_blocks_the_bank_covers_as_certified_and_all_that_belongs_to_it_is_right(name):
+    X = uneven(34) if name == "pad" else pictures(34, 64)
+    parameters = SETTINGS | {"coreset_ratio": 0.05, "max_memory": LITTLE} | SOME[name]
+    detector = PatchCore(**parameters).fit(X, device="cpu")
+    whole = PatchCore(**parameters | {"max_memory": None}).fit(X, device="cpu")
+    assert detector.covering_["blocks"] > 1 == whole.covering_["blocks"] and detector.counts_ == whole.counts_
+    assert abs(len(detector.bank_) - len(whole.bank_)) <= 1
+    taught = as_image_set(X) if name != "split" else split(as_image_set(X), 0.2, 0)[0]
+    for one in (detector, whole):
+        assert one.covering_radius(taught) <= one.covering_["bound"]
+    assert detector.covering_radius(taught) <= 1.5 * whole.covering_radius(taught)
+    lessons = Lessons(taught, detector.fitted_.scoring, 16, Options(torch.device("cpu")))
+    features = remembered(detector, detector.fitted_.model, lessons)[0].flatten(1, 2)
+    names = list(lessons.images.names)
+    for member in range(0, len(detector.bank_), 7):
+        name, y, x = origin_of(detector.remembered_, member)
+        h, w = detector.remembered_["grid"]
+        patch = features[names.index(name), int(y * h) * w + int(x * w)]
+        torch.testing.assert_close(patch, detector.bank_[member], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(detector.threshold_, whole.threshold_, rtol=0.25)
+
+
+def test_in_blocks_every_picture_asked_is_judged_by_a_bank_of_the_others():
+    X = np.concatenate([pictures(44, 64), spotted(1, 64)[0]])
+    parameters = SETTINGS | {"sigma": 0, "image_score": "max", "coreset_ratio": 0.1, "batch_size": 4}
+    detector = PatchCore(**parameters, max_memory=0.004).fit(X, device="cpu")
+    assert detector.covering_["blocks"] > 1
+    assert detector.calibration_scores_.argmax() == 44 and len(detector.calibration_scores_) == 45
+    assert detector.calibration_scores_[44] > 1.5 * detector.inspect(X[44:]).score[0]
+
+
+def test_of_many_pictures_a_sample_is_asked(monkeypatch):
+    monkeypatch.setattr(patchcore, "ASKED", (10, 20))
+    X = pictures(60, 64)
+    detector = PatchCore(**SETTINGS, max_memory=LITTLE, coreset_ratio=0.02).fit(X, device="cpu")
+    n = detector.counts_["calibration"]
+    assert n == len(detector.calibration_scores_) == len(detector.fitted_.held_out) and 10 <= n <= 15
+    whole = PatchCore(**SETTINGS, coreset_ratio=0.02).fit(X, device="cpu")
+    assert whole.counts_["calibration"] == 60
+    which = [int(name) for name in detector.fitted_.held_out.names]
+    np.testing.assert_allclose(detector.calibration_scores_, whole.calibration_scores_[which], rtol=0.2)
+
+
+def test_what_waits_is_thinned_again_and_the_certificate_says_so(monkeypatch):
+    X, parameters = pictures(64, 64), SETTINGS | {"coreset_ratio": 0.1, "max_memory": 0.004, "batch_size": 4}
+    reduced = []
+    monkeypatch.setattr(Summary, "reduced", lambda self, n, seed=0: reduced.append(n) or original(self, n, seed=seed))
+    detector = PatchCore(**parameters).fit(X, device="cpu")
+    assert len(reduced) > 5 * detector.covering_["blocks"] and len(detector.bank_) == round(0.1 * 64 * 64)
+    assert detector.covering_radius(X) <= detector.covering_["bound"]
+
+
+original = Summary.reduced
+
+
+def test_a_bank_has_a_largest_size():
+    X = pictures(20, 64)
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.5, bank_size=100).fit(X)
+    small = PatchCore(**SETTINGS, coreset_ratio=100 / (20 * 64)).fit(X)
+    assert len(detector.bank_) == 100 and torch.equal(detector.bank_, small.bank_)
+    np.testing.assert_array_equal(detector.calibration_scores_, small.calibration_scores_)
+    assert len(PatchCore(**SETTINGS, coreset_ratio=0.5, bank_size=None).fit(X).bank_) == 640
 
 
 # --- presets and parameters ---
@@ -342,3 +438,183 @@ def test_features_are_extracted_once(monkeypatch):
     monkeypatch.setattr(PatchMemory, "patches", lambda self, x: looked.append(len(x)) or patches(self, x))
     PatchCore(**SETTINGS).fit(pictures(12, 64))
     assert sum(looked) == 12 + 1  # one of zeros, for the shapes
+
+
+# --- more pictures later ---
+
+UPDATED = {
+    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "max": {"image_score": "max"}, "pad": {"framing": "pad"}, "studentise": {"studentise": True},
+    "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)}, "in blocks": {"max_memory": 0.0035},
+}  # fmt: skip
+
+
+def first_and_more(name: str) -> tuple:
+    make = uneven if name == "pad" else lambda n, seed=0: pictures(n, 64, seed)
+    return make(24), make(40) if name == "in blocks" else pictures(12, 64, seed=5)
+
+
+def numbers(detector: PatchCore) -> dict:
+    return {name: value.clone() for name, value in detector.fitted_.tensors().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", some_slow(UPDATED, {"wide", "max", "in blocks"}))
+def test_a_bank_that_grows_keeps_its_members_and_no_score_rises(name, tmp_path):
+    X, more = first_and_more(name)
+    detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
+    record, before, x = detector.fitted_, numbers(detector), np.concatenate([spotted(4, 64)[0], pictures(9, 64, seed=9)])
+    verdicts = detector.inspect(x)
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    assert detector.partial_fit(more) is detector and detector.fitted_ is not record
+    assert all(torch.equal(value, before[key]) for key, value in record.tensors().items())
+    m, later = len(record.model.bank), detector.inspect(x)
+    assert torch.equal(detector.bank_[:m], record.model.bank) and len(detector.bank_) > m
+    assert (later.score <= verdicts.score * (1 + 1e-6)).all() and (later.map <= verdicts.map + 1e-5 * verdicts.map.max()).all()
+    assert (later.score < verdicts.score).any()
+    assert detector.threshold_ == record.calibration.threshold and detector.calibration_ is record.calibration
+    assert detector.counts_["train"] == record.counts["train"] + len(more)
+    exact = Neighbors(detector.bank_).kneighbors(detector.bank_, 9)[0]
+    found = torch.linalg.vector_norm(detector.bank_[detector.bank_neighbors_] - detector.bank_[:, None], dim=2)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    assert detector.covering_radius(more) <= detector.covering_["bound"]
+    again.partial_fit(more)
+    assert same(numbers(again), numbers(detector)) and again.fitted_.notes == detector.fitted_.notes
+
+
+@pytest.mark.parametrize("name", some_slow(["plain", "split", "wide", "pad", "studentise", "tiles"], {"wide", "pad"}))
+def test_a_bank_that_keeps_its_size_has_new_thresholds_from_the_new_pictures(name):
+    X, more = first_and_more(name)
+    detector = PatchCore(**SETTINGS | UPDATED[name], coreset_ratio=0.05).fit(X, device="cpu")
+    m, bound = len(detector.bank_), detector.covering_["bound"]
+    detector.partial_fit(more, keep_size=True)
+    taught = split(as_image_set(more), 0.2, 0)[0] if name == "split" else more
+    assert len(detector.bank_) == m == len(detector.bank_neighbors_) == len(detector.radius_)
+    assert len(detector.calibration_scores_) == (3 if name == "split" else 12) == len(detector.fitted_.held_out)
+    assert detector.covering_["bound"] > bound and detector.counts_["train"] == len(X) - 5 * (name == "split") + len(taught)
+    for seen in ((X, taught) if name != "split" else (taught,)):
+        assert detector.covering_radius(seen) <= detector.covering_["bound"]
+    if name == "split":
+        held = split(as_image_set(more), 0.2, 0)[1]
+        np.testing.assert_allclose(detector.calibration_scores_, detector.inspect(held).score, rtol=1e-5)
+
+
+def test_where_members_come_from_is_told_after_an_update():
+    X, more = pictures(10, 64), {f"late {i}": p for i, p in enumerate(pictures(6, 64, seed=5))}
+    late = as_image_set(list(more.values()))
+    late = type(late)(late.images, list(more), late.labels, late.defects, late.masks)
+    for keep in (False, True):
+        detector = PatchCore(**SETTINGS, coreset_ratio=0.1, target_fpr=0.2).fit(X, device="cpu")
+        detector.partial_fit(late, keep_size=keep)
+        pool = {str(name): p for name, p in zip(as_image_set(X).names, X, strict=True)} | more
+        places = [origin_of(detector.remembered_, i) for i in range(len(detector.bank_))]
+        assert {"late" in name for name, _, _ in places} == {True, False}
+        with torch.inference_mode():
+            for member, (name, y, x) in list(zip(detector.bank_, places, strict=True))[::5]:
+                z = detector.fitted_.model.patches(tensor(pool[name][None]))[0]
+                torch.testing.assert_close(z[int(y * 8), int(x * 8)], member, rtol=1e-4, atol=1e-4)
+
+
+def test_with_eq_7_the_thresholds_are_made_anew():
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.1, image_score="reweighted", target_fpr=0.2).fit(pictures(12, 64))
+    m = len(detector.bank_)
+    detector.partial_fit(pictures(8, 64, seed=5))
+    assert len(detector.bank_) > m and len(detector.calibration_scores_) == detector.counts_["calibration"] == 8
+
+
+def test_a_false_alarm_that_joins_is_good_from_then_on_and_the_others_keep_their_verdicts():
+    x = spotted(1, 64)[0]
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.2, image_score="max").fit(pictures(30, 64))
+    good = pictures(40, 64, seed=11)
+    called = detector.inspect(good).is_anomalous
+    assert detector.inspect(x).is_anomalous.all()
+    detector.partial_fit(np.concatenate([x] * 3))
+    assert not detector.inspect(x).is_anomalous.any() and not (detector.inspect(good).is_anomalous & ~called).any()
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"image_size": 32}, "image_size.*fit anew"), ({"patch_size": 5}, "patch_size"), ({"seed": 5}, "seed"),
+    ({"sigma": 2.0}, "sigma.*recalibrate"), ({"target_fpr": 0.2}, "target_fpr.*recalibrate"),
+    ({"bank_size": 100}, "bank_size=100"),
+])  # fmt: skip
+def test_an_update_refuses_changed_parameters_and_a_full_bank(fitted, change, word):
+    detector = copy.deepcopy(fitted)
+    before = numbers(detector)
+    with pytest.raises(G100Error, match=f"partial_fit: .*{word}") as error:
+        detector.set_params(**change).partial_fit(pictures(10, 64))
+    assert "\n" not in str(error.value) and same(numbers(detector), before)
+
+
+def test_an_update_refuses_abnormal_pictures_and_another_device(fitted, monkeypatch):
+    detector = copy.deepcopy(fitted)
+    with pytest.raises(G100Error, match="good pictures only"):
+        detector.partial_fit(pictures(4, 64), y=[0, 0, 1, 0])
+    monkeypatch.setattr(patchcore, "pick_device", torch.device)
+    with pytest.raises(G100Error, match="partial_fit: device meta, but the detector is on cpu"):
+        detector.partial_fit(pictures(4, 64), device="meta")
+
+
+@pytest.mark.parametrize("where", ["shape_of", "summarised", "grown", "renewed", "notes_after", "recorded"])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
+def test_an_update_that_breaks_off_leaves_the_old_detector(where, problem, monkeypatch):
+    detector = PatchCore(**SETTINGS, coreset_ratio=0.05, target_fpr=0.2).fit(pictures(10, 64), device="cpu")
+    record, before = detector.fitted_, numbers(detector)
+
+    def breaks(*args, **kwargs):
+        raise problem
+
+    monkeypatch.setattr(patchcore, where, breaks)
+    with pytest.raises(problem):
+        detector.partial_fit(pictures(6, 64, seed=5), keep_size=where in ("renewed", "recorded"))
+    assert detector.fitted_ is record and same(numbers(detector), before)
+
+
+def test_a_first_partial_fit_is_a_fit():
+    X = pictures(8, 64)
+    one, other = (PatchCore(**SETTINGS, target_fpr=0.2) for _ in range(2))
+    assert same(numbers(one.partial_fit(X, device="cpu")), numbers(other.fit(X, device="cpu")))
+
+
+# --- on several machines ---
+
+
+def mailed(work, calls):
+    "Other machines in this process: all that travels is pickled."
+    for call in calls:
+        yield pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(call)))))
+
+
+@pytest.mark.parametrize("name", some_slow(["plain", "split", "wide", "tiles", "pad", "reweighted"], {"wide", "pad", "split"}))
+def test_machines_together_say_what_one_says_with_the_same_blocks(name, monkeypatch):
+    parameters = SOME[name] | ({"max_memory": 0.0025} if name == "split" else {})
+    monkeypatch.setattr(patchcore, "SHARD", 3 if "tile" in parameters else 1)
+    monkeypatch.setattr(patchcore, "AGAIN", 1)
+    X = uneven(34) if "framing" in parameters else pictures(34, 64)
+    kinds = SETTINGS | {"coreset_ratio": 0.05, "max_memory": 0.0035} | parameters
+    here = PatchCore(**kinds).fit(X, device="cpu")
+    there = PatchCore(**kinds).fit(X, device="cpu", spread=mailed)
+    assert there.covering_ == here.covering_ and there.covering_["blocks"] > 1
+    assert same(numbers(there), numbers(here)) and there.fitted_.notes == here.fitted_.notes
+    free = PatchCore(**kinds | {"max_memory": None}).fit(X, device="cpu", spread=mailed)
+    assert torch.equal(free.bank_, there.bank_)
+
+
+def test_other_pictures_under_the_same_names_are_noticed_there(tmp_path):
+    for i, picture in enumerate(pictures(4, 64)):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+
+    def elsewhere(harm):
+        def spread(work, calls):
+            harm()
+            return mailed(work, calls)
+        return spread
+
+    for harm, word in ((lambda: Image.fromarray(pictures(1, 64, 9)[0]).save(tmp_path / "2.png"), "copy the data again"),
+                       (lambda: (tmp_path / "2.png").unlink(), "2.png")):  # fmt: skip
+        detector = PatchCore(**SETTINGS, target_fpr=0.5)
+        with pytest.raises(G100Error, match=f"worker .*{word}") as error:
+            detector.fit(tmp_path, device="cpu", spread=elsewhere(harm))
+        assert "\n" not in str(error.value) and not hasattr(detector, "fitted_")

@@ -1,5 +1,6 @@
 """SemiOrthogonal against NumPy, SciPy and scikit-learn; the theorem; and its contract."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -663,3 +664,42 @@ def test_what_is_kept_stays_within_the_limit():
     needs, one = fit_bytes(256, 20, 16, cross=True), 4 * 256 * 20
     assert semiorth.room(detector, 10**6, 256) == semiorth.KEPT // one and semiorth.room(detector, 5, 256) == 5
     assert semiorth.room(detector.set_params(max_memory=(needs + 3.5 * one) / 1e9), 100, 256) == 3
+
+
+# --- on several machines ---
+
+
+def mailed(work, calls):
+    "Other machines in this process: all that travels is pickled."
+    for call in calls:
+        yield pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(call)))))
+
+
+@pytest.mark.parametrize("parameters", [
+    {}, {"calibration": 0.2}, {"storage": "half"}, {"tile": 48, "overlap": 16, "image_size": 32, "levels": (1, 2)},
+])  # fmt: skip
+def test_machines_together_say_what_one_says(parameters, monkeypatch):
+    monkeypatch.setattr(semiorth, "SHARD", 1)
+    X = [*pictures(20, 64), *pictures(9, 80)] if "tile" in parameters else pictures(37, 64)
+    here, there = (SemiOrthogonal(**CROSS | parameters) for _ in range(2))
+    here.fit(X, device="cpu")
+    there.fit(X, device="cpu", spread=mailed)
+    assert there.counts_ == here.counts_ and there.fitted_.notes == here.fitted_.notes
+    torch.testing.assert_close(there.mean_, here.mean_, rtol=1e-5, atol=1e-5)
+    tolerance = 2e-3 if "storage" in parameters else 2e-4
+    np.testing.assert_allclose(there.calibration_scores_, here.calibration_scores_, rtol=tolerance)
+    x = spotted(3, 64)[0]
+    np.testing.assert_allclose(there.score_samples(x), here.score_samples(x), rtol=tolerance)
+
+
+def test_moments_of_parts_are_those_of_the_whole():
+    z = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0)) + 2
+    mean, scatter, seen = torch.zeros(3, 5), torch.zeros(3, 5, 5), 0
+    for part in z.split([1, 24, 15], dim=1):
+        centre = part.mean(1)
+        off = part - centre[:, None]
+        seen = semiorth.add_moments(mean, scatter, seen, (part.shape[1], centre, off.mT @ off))
+    assert seen == 40
+    for p in range(3):
+        np.testing.assert_allclose(scatter[p] / 40, np.cov(z[p].numpy().T, bias=True), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mean, z.mean(1))

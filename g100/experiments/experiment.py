@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 
 import g100
+from .cluster import spread_over
 from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector, Inspection, algorithm, highest, warn_of_shared
 from ..foundations.errors import G100Error, escaped, needs
@@ -238,16 +239,19 @@ def noted(remarks: list[str]) -> Iterator[None]:
 # %% ../../nbs/3_experiments/22_experiment.ipynb #7233ec07
 def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict | None = None, paper: bool = False,
                    limit_train: int | None = None, skip_unreadable: bool = False, metric_size: int | None = 256,
-                   checkpoint: str | Path | None = None, device: str = "auto",
+                   checkpoint: str | Path | None = None, device: str = "auto", scheduler: str | None = None,
                    verbose: bool = False) -> Experiment:  # fmt: skip
     """Fit on the good pictures, judge the test pictures, measure. Nothing is written (see `write_results`).
 
     algorithm: a name of `g100 list`; data: a spec, as `g100 list` shows them; parameters: of the detector; paper: start
     from the reference recipe; metric_size: the longer side at which pixels are judged, see `pixel_metrics`; checkpoint: a
-    file, for an algorithm that trains, written while it does and continued if it is there; device, verbose: as `fit` takes
-    them. Raises G100Error for whatever the user can put right.
+    file, for an algorithm that trains, written while it does and continued if it is there; scheduler: the address of a Dask
+    scheduler whose workers fit, where the algorithm can; device, verbose: as `fit` takes them. Raises G100Error for
+    whatever the user can put right.
     """
     detector, seconds = ready_detector(algorithm, {"seed": seed, **(parameters or {})}, paper), {}
+    if scheduler is not None and not detector.spreads:
+        raise G100Error(f"--scheduler: {type(detector).__name__} is not fitted on several machines; leave it out")
     told, before = continued(detector, checkpoint)
     remarks = [f"training was cut off and went on from its checkpoint, after {before:.0f} s"] if before else []
     with noted(remarks):
@@ -255,7 +259,8 @@ def run_experiment(algorithm: str, data: str, *, seed: int = 0, parameters: dict
             dataset, left_out = prepare(data, seed, limit_train, skip_unreadable)
             remarks += left_out
             check_metric_size(dataset.test, metric_size)
-        with timed(seconds, "fit"):
+        with timed(seconds, "fit"), spread_over(scheduler) as spread:
+            told |= {} if spread is None else {"spread": spread}
             detector.fit(dataset.train, device=device, verbose=verbose, **told)
         seconds["fit"] += before
         with timed(seconds, "inspect the test pictures"):

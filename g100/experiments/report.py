@@ -346,7 +346,8 @@ def experiment(out, algorithm: str, data: str, *, force: bool = False, resume: b
         link_page(draft, "report.html")
         if embed:
             embed_page(draft)
-        write_config(draft / "run.yaml", {"algorithm": algorithm, "data": data, "evidence": evidence, **options})
+        config = {name: value for name, value in options.items() if name != "scheduler"}  # where, and not what
+        write_config(draft / "run.yaml", {"algorithm": algorithm, "data": data, "evidence": evidence, **config})
         row = json.loads((draft / "metrics.json").read_text())
     if checkpoint:
         checkpoint.unlink(missing_ok=True)

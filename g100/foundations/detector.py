@@ -9,14 +9,15 @@ __all__ = ['PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'SHOWN', 's
            'usual_of', 'measured_out_of_fold', 'across', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared',
            'check_names', 'check_framing', 'check_common', 'afterwards', 'changes', 'warn_of_changes', 'register',
            'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'engine_for', 'put_in_engine',
-           'built', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'value_at', 'parted', 'one_picture',
-           'explained', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of', 'restored',
-           'engine_back', 'try_out', 'load']
+           'built', 'begun_elsewhere', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'value_at', 'parted',
+           'one_picture', 'explained', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of',
+           'restored', 'engine_back', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
 import json
 import os
+import platform
 import re
 import reprlib
 import sys
@@ -123,6 +124,7 @@ class Options:
     verbose: bool = False  # progress bars and estimates on the standard error stream
     checkpoint: Path | None = None  # a file, written while something is trained
     resume: bool = False  # continue from the checkpoint if it is there
+    spread: Callable[[Callable, list[tuple]], Iterator] | None = None  # has work(*call) done elsewhere, for each call; in order
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #22c099a7
 class Judge(nn.Module):
@@ -330,11 +332,12 @@ class Lessons:
         for x in batches(self.images, self.view, self.batch_size, progress=what if self.options.verbose else None):
             yield x.to(self.device, non_blocking=True)
 
-    def seen(self, grid: tuple[int, int]) -> torch.Tensor:
+    def seen(self, grid: tuple[int, int], part: slice = slice(None)) -> torch.Tensor:
         "Which cells of a grid (h, w) over the view show each of the images and not its padding, bool (N, h, w), on the device."
+        images = self.images.images[part]
         if self.view.fit != "pad":
-            return torch.ones(len(self.images), *grid, dtype=torch.bool, device=self.device)
-        found = [on_picture(self.view, image_size(image), grid) for image in self.images.images]
+            return torch.ones(len(images), *grid, dtype=torch.bool, device=self.device)
+        found = [on_picture(self.view, image_size(image), grid) for image in images]
         return torch.from_numpy(np.stack(found)).to(self.device)
 
     def parted(self, share: float, seed: int) -> tuple["Lessons", "Lessons"]:
@@ -423,10 +426,11 @@ def across(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable)
     return measured_out_of_fold(judge, lessons, list(said)) if detector.studentise else out_of_fold(judge, lessons, said)
 
 
-def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> Calibration:
-    "The record of what `learn_across` says of each picture."
+def crossed(detector: "Detector", judge: Judge, lessons: Lessons, said: Iterable) -> tuple[Calibration, list[int]]:
+    "The record of what `learn_across` says of each picture that it says something of, and the numbers of these."
     rows = {i: kept_of(maps, score) for i, maps, score in across(detector, judge, lessons, said)}
-    return recorded(detector, (rows[i] for i in sorted(rows)), "cross")
+    which = sorted(rows)
+    return recorded(detector, (rows[i] for i in which), "cross"), which
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #7e23ba73
 def copies_in(images: Sequence) -> list[tuple[int, int]]:
@@ -648,6 +652,21 @@ def built(detector: "Detector", lessons: Lessons) -> nn.Module:
     return model
 
 
+def begun_elsewhere(detector: "Detector", images: ImageSet, sha256: str) -> tuple[nn.Module, Lessons]:
+    """With what another machine begins its share of a fit: the module before it has learnt, and lessons of some images.
+    G100Error unless these are what they are where the fit was started, by their hash."""
+    try:
+        same = images.sha256 == sha256
+    except G100Error as error:
+        raise G100Error(f"worker {platform.node()}: {error}") from None
+    if not same:
+        raise G100Error(f"worker {platform.node()}: the pictures from {images.names[0]} on are not those of the command that "
+                        "fits; copy the data again, or share its folder")  # fmt: skip
+    scoring = replace(detector.scoring(), tile=None)  # crops are cut
+    lessons = Lessons(images, scoring, detector.batch_size, Options(pick_device("auto")))
+    return built(detector, lessons), lessons
+
+
 @contextmanager
 def enough_memory(detector: "Detector") -> Iterator[None]:
     "G100Error where memory does not suffice: beforehand for one picture and its smoothing, and for what fails in the block."
@@ -676,7 +695,9 @@ def fitted_on(detector: "Detector", good: ImageSet, options: Options, abnormal: 
     lessons = Lessons(teach, scoring, detector.batch_size, options, abnormal, counts)
     judge = Judge(built(detector, lessons), scoring)
     if cross:
-        calibration = crossed(detector, judge, lessons, detector.learn_across(judge.model, lessons))
+        calibration, which = crossed(detector, judge, lessons, detector.learn_across(judge.model, lessons))
+        held_out = good if len(which) == len(good) else good[which]
+        counts["calibration"] = len(which)
     else:
         detector.learn(judge.model, lessons)
         put_in_engine(detector, judge, lessons)
@@ -794,6 +815,7 @@ class Detector(Declared, _Outlier, _Estimator):
     precision: Literal["fp32", "bf16", "int8"] = param("fp32", "numbers it computes with; 'bf16' and 'int8' in openvino alone")
 
     together: ClassVar[bool] = False  # whether several processes, as `accelerate launch` starts them, can fit it
+    spreads: ClassVar[bool] = False  # whether several machines can fit it
     own_image_score: ClassVar[str | None] = None  # the name of a score that its model gives by `scored(x)`
 
     def __new__(cls, *args, **parameters):
@@ -833,7 +855,7 @@ class Detector(Declared, _Outlier, _Estimator):
 
         Gives (which, raw, score): numbers (b,) of some of lessons.pictures; for all their images in order raw maps
         (n, h, w), and the model's own scores (n,) or None. An algorithm that can have this for less than K + 1 times
-        `learn` writes its own; the module is full when all has been said.
+        `learn` writes its own, and may say nothing of some; the module is full when all has been said.
         """
         for held in folds(len(lessons.pictures), self.seed):
             others, asked = lessons.parted_at(held)
@@ -852,17 +874,22 @@ class Detector(Declared, _Outlier, _Estimator):
         view = View(self.image_size, self.resize, self.framing)
         return Scoring(view, self.tile, overlap, self.sigma, self.image_score, self.opening)
 
-    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb") -> Self:
+    def fit(self, X, y=None, *, device: str = "auto", verbose: bool = False, channels: str = "rgb",
+            spread: Callable | None = None) -> Self:  # fmt: skip
         """Learn what good pictures look like, and set the thresholds on a part of them that was held out.
 
         X: pictures, RGB, in any form that `as_image_set` takes: a folder, a pattern of files, a list of paths, PIL images,
         arrays or tensors, a stack (N, H, W[, 3]) or (N, 3, H, W), uint8 or float in [0, 1], a Dataset, an ImageSet.
         y: labels (N,), all 0 (good), or None; labels in a Dataset are not used. device: "auto", "cpu", "cuda", "cuda:1", ...;
-        verbose: progress bars; channels: the order of colours in arrays and tensors, "rgb", or "bgr" for OpenCV's.
+        verbose: progress bars; channels: the order of colours in arrays and tensors, "rgb", or "bgr" for OpenCV's; spread:
+        other machines that do the work, as `g100.experiments.cluster.spread_over` gives them, where the algorithm can.
         Raises G100Error when a picture is labelled abnormal or cannot be read, or a parameter is out of range.
         """
         self.check()
-        return self._fit(good_only(as_image_set(X, channels), y), Options(pick_device(device), verbose))
+        if spread is not None and not (self.spreads and self.precision != "int8"):
+            raise G100Error(f"{type(self).__name__}{' with int8' if self.spreads else ''} is not fitted on several machines; "
+                            "leave spread (--scheduler) out")  # fmt: skip
+        return self._fit(good_only(as_image_set(X, channels), y), Options(pick_device(device), verbose, spread=spread))
 
     def _fit(self, good: ImageSet, options: Options, abnormal: ImageSet | None = None) -> Self:
         with enough_memory(self):
