@@ -47,10 +47,14 @@ def contents_page(places: dict[str, str], abouts: dict[str, tuple[str, str]]) ->
     return "\n".join(lines)
 
 
+def first_words(name: str) -> str:
+    "The first paragraph of a reader's page, as words."
+    return plain((HERE / "pages" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")[1])
+
+
 def doors() -> str:
     "The three readers, for the first page."
-    said = {name: (HERE / "pages" / f"{name}.md").read_text(encoding="utf-8").split("\n\n")[1] for name in READERS}
-    lines = [f"- **[{title}]({name}.md)** {plain(said[name])}" for name, title in READERS.items()]
+    lines = [f"- **[{title}]({name}.md)** {first_words(name)}" for name, title in READERS.items()]
     return "\n".join(["{.doors}", *lines, "", "[The contents of the book](contents.md), part by part."])
 
 
@@ -64,6 +68,13 @@ def first_page(nb, trees: list[tuple[str, list[str]]]):
     return nb
 
 
+def heads(places: dict, abouts: dict, found: list) -> dict[str, str]:
+    "The sentence about each page, for its head."
+    told = {places[stem]: about for stem, (_, about) in abouts.items()} | {name: first_words(name) for name in READERS}
+    told |= {f"api/{each.module}": f"Reference of g100.{each.module}. {abouts[each.stem][1]}" for each in found}
+    return told | {"contents": "The book by parts: " + ", ".join(part.title for part in PARTS)}
+
+
 def lay_out(to: Path) -> None:
     "Everything that Sphinx reads, below one folder."
     paths, found = [*chapters(), *templates()], []
@@ -74,7 +85,7 @@ def lay_out(to: Path) -> None:
         found += exports(nb, path.stem)
     modules = list(dict.fromkeys(each.module for each in found))
     trees = navigation(places, modules)
-    site = {"about": {places[stem]: about for stem, (_, about) in abouts.items()}, "trees": trees,
+    site = {"about": heads(places, abouts, found), "trees": trees,
             "computed": {places[path.stem]: computed(nb, path.stem) for path, nb in books.items()}}  # fmt: skip
     for path, nb in books.items():
         nb = staged(nb, path.stem, new_markdown_cell)
