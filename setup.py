@@ -8,9 +8,10 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).parent / "settings.ini", encoding="utf-8")
 project = config["DEFAULT"]
-names = ("report", "train", "demo", "cluster", "lite2", "onnx", "openvino", "lab", "dev")
+names = ("report", "train", "demo", "cluster", "lite2", "onnx", "openvino", "lab", "docs", "dev")
 extras = {name: project[f"{name}_requirements"].split() for name in names}
 extras["demo"] += extras["report"]
+extras["dev"] += extras["docs"]
 for name in ("lab", "dev"):  # whoever runs the chapters or the tests needs all that g100 can do
     extras[name] += sum((extras[other] for other in ("demo", "train", "cluster", "lite2", "onnx", "openvino")), [])
 

@@ -116,7 +116,7 @@ def required(wheel: Path) -> dict[str | None, set[str]]:
 
 def test_the_wheel_has_the_extras(wheel):
     found = required(wheel)
-    assert set(found) == {None, "lab", "dev", *NAMES}
+    assert set(found) == {None, "lab", "docs", "dev", *NAMES}
     assert found[None] == set(declared("requirements"))
     for name in set(NAMES) - {"demo", "lab"}:
         assert found[name] == set(declared(f"{name}_requirements")) and found[name]
@@ -124,6 +124,7 @@ def test_the_wheel_has_the_extras(wheel):
     assert found["demo"] == found["report"] | {"elpv-dataset"}
     for name in ("dev", "lab"):
         assert set().union(*(found[other] for other in set(NAMES) - {"lab"})) < found[name]
+    assert found["docs"] == set(declared("docs_requirements")) < found["dev"]
     assert {"pytest", "hypothesis", "nbdev", "ruff"} <= found["dev"] and {"jupyterlab", "anywidget"} <= found["lab"]
 
 

@@ -1,0 +1,37 @@
+"""The table of contents by parts: every chapter of the book stands in exactly one (tests/test_site.py holds it)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    "A part of the book: what it is called, what is learnt there, and its chapters as they are read."
+
+    title: str
+    about: str
+    chapters: tuple[str, ...]
+
+
+PARTS = (
+    Part("0. Overview", "The whole book on one page: six ideas side by side, and which to take when.", (
+        "00_overview",
+    )),
+    Part("I. See and measure", "From a file to a verdict: pictures, features, maps, metrics, thresholds, a detector.", (
+        "01_notation", "02_pictures", "03_views", "04_features", "05_maps", "06_metrics", "07_calibration", "42_scores",
+        "08_detector",
+    )),
+    Part("II. Remember", "Nothing is trained. Good patches are kept, or their means and spreads, and distance is all.", (
+        "09_coreset", "10_neighbors", "11_patchcore", "12_semiorth",
+    )),
+    Part("III. Learn", "A network is trained on good pictures: to paint, to imitate, to tell apart.", (
+        "13_recipe", "14_loop", "15_similarity", "16_riad", "17_favae", "18_kdad", "19_synthetic", "20_fcdd",
+    )),
+    Part("IV. Compare", "What an experiment is evidence of, what watches a stream, and how it all gets faster.", (
+        "22_experiment", "24_comparison", "36_uncertainty", "35_watch", "38_engines", "31_cluster", "34_your_own",
+    )),
+    Part("Appendix. The engine room", "How parameters, files, tables, pages and the command line are kept.", (
+        "33_parameters", "25_layouts", "37_folders", "26_store", "27_checkpoint", "21_plots", "23_report", "28_grid",
+        "29_table", "30_console", "32_cli", "39_runtime", "40_page", "41_line",
+    )),
+)  # fmt: skip
+READERS = {"student": "To understand it", "engineer": "To build on it", "analyst": "To get a report"}

@@ -1,0 +1,296 @@
+"""The site: its contents keep in step with the chapters; and built, every link in it leads somewhere, also in a browser."""
+
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+
+from docs.contents import PARTS
+from docs.stage import exports, headings, label, staged
+from tests.notebooks import ROOT, chapters, read
+
+pytestmark = pytest.mark.xdist_group("site")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BOOK = [path for path in chapters() if path.stem != "index"]
+
+
+class Cell(dict):
+    "As much of a Markdown cell as staging needs."
+
+    cell_type = "markdown"
+
+    def __init__(self, source: str):
+        super().__init__(source=source)
+        self.source = source
+
+
+# ---- what needs no Sphinx
+
+
+def test_every_chapter_stands_in_exactly_one_part():
+    told = Counter(stem for part in PARTS for stem in part.chapters)
+    assert told == Counter(path.stem for path in BOOK)
+    assert PARTS[0].chapters[0] == "00_overview"
+
+
+def test_headings_go_down_one_step_at_a_time():
+    "One title a chapter, and below it no level is left out; no two have the same address."
+    for path in BOOK:
+        found = [each for cell in read(path).cells if cell.cell_type == "markdown" for each in headings(cell.source)]
+        levels = [level for level, _ in found]
+        assert levels[0] == 1 and levels.count(1) == 1, path
+        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), path
+        assert max(Counter(text for _, text in found).values()) == 1, path
+
+
+def test_what_a_chapter_becomes_on_the_site():
+    "Directives are gone, every picture has words, what is exported is named above its cell, and nothing else has changed."
+    for path in BOOK:
+        before, after = read(path), staged(read(path), path.stem, Cell)
+        code = [cell for cell in after.cells if cell.cell_type == "code"]
+        assert not [cell for cell in code if re.search(r"^#\|", cell.source, re.MULTILINE)]
+        for cell in code:
+            pictures = [o for o in cell.outputs if any(kind.startswith("image/") for kind in o.get("data", {}))]
+            assert not pictures or cell.metadata["mystnb"]["image"]["alt"]
+        texts = "\n".join(cell.source for cell in after.cells if cell.cell_type == "markdown")
+        for each in exports(before, path.stem):
+            assert each.name.startswith("_") or f"g100.{each.module}.{each.name}>" in texts
+            assert f"({label(path.stem, each.cell)})=" in texts
+        kept = [cell.source for cell in after.cells if cell.cell_type == "markdown" and not isinstance(cell, Cell)]
+        assert kept == [cell.source for cell in before.cells if cell.cell_type == "markdown"]
+
+
+# ---- built
+
+
+class Page(HTMLParser):
+    "The addresses in a page: what it has, what it leads to, and what it loads."
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.ids, self.links, self.loads, self.bare, self.title, self.next, self.about = Counter(), [], [], [], "", "", ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if attrs.get("id"):
+            self.ids[attrs["id"]] += 1
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+            self.next = attrs["href"] if "next-page" in (attrs.get("class") or "") else self.next
+        if tag == "link" and attrs.get("href") or tag != "a" and attrs.get("src"):
+            self.loads.append(attrs.get("src") or attrs["href"])
+        if tag == "meta" and attrs.get("name") == "description":
+            self.about = attrs["content"]
+        if tag == "img" and attrs.get("alt") is None:
+            self.bare.append(attrs["src"][:80])
+        self.inside = tag
+
+    def handle_data(self, data):
+        if getattr(self, "inside", "") == "title":
+            self.title += data
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The site, built as the README says; the folder."
+    pytest.importorskip("myst_nb", reason="the extra docs is not installed")
+    to, work = tmp_path_factory.mktemp("site") / "out", tmp_path_factory.mktemp("work")
+    done = subprocess.run([sys.executable, "-m", "docs", to, work], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-3000:]
+    return to
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    return {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
+
+
+def external(address: str) -> bool:
+    return bool(urlsplit(address).scheme) or address.startswith("//")
+
+
+@pytest.mark.slow
+def test_every_link_of_the_site_leads_somewhere(site, pages):
+    "To a file of the site, and to a place that exists in it."
+    assert {"index.html", "contents.html", "00_overview.html", "search.html", "api/index.html"} <= set(pages)
+    broken = []
+    for name, page in pages.items():
+        for address in {*page.links, *page.loads}:
+            if external(address):
+                continue
+            where, fragment = urldefrag(urljoin(f"http://site/{name}", address))
+            file = unquote(urlsplit(where).path).lstrip("/") or "index.html"
+            if not (site / file).is_file():
+                broken.append(f"{name}: {address}: no such file")
+            elif fragment and file in pages and unquote(fragment) not in pages[file].ids:
+                broken.append(f"{name}: {address}: no such place")
+    assert not broken, "\n".join(broken[:40])
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere(site, pages):
+    "Neither scripts nor styles, fonts or pictures; and what a style names lies beside it."
+    for name, page in pages.items():
+        assert not [load for load in page.loads if external(load) and not load.startswith("data:")], name
+    for style in site.rglob("*.css"):
+        for address in re.findall(r"url\(\s*['\"]?([^'\")]+)", style.read_text(encoding="utf-8")):
+            assert address.startswith("data:") or not external(address), (style, address)
+            assert address.startswith(("data:", "#")) or (style.parent / address.split("?")[0].split("#")[0]).is_file(), address
+
+
+@pytest.mark.slow
+def test_every_page_has_a_head_words_for_its_pictures_and_one_of_each_place(pages):
+    for name, page in pages.items():
+        assert page.title and page.about, name
+        assert not page.bare, (name, page.bare)
+        twice = [place for place, n in page.ids.items() if n > 1]
+        assert not twice, (name, twice)
+
+
+@pytest.mark.slow
+def test_jupyters_addresses_of_headings_exist_on_the_site(pages):
+    "A link that was written for a notebook, with its heading's text as Jupyter has it, serves for the page, too."
+    for path in BOOK:
+        page = pages[path.relative_to(ROOT / "nbs").with_suffix(".html").as_posix()]
+        found = [text for cell in read(path).cells if cell.cell_type == "markdown" for level, text in headings(cell.source)]
+        for text in found:
+            if not re.search(r"[`$*\[]", text):
+                assert text.replace(" ", "-") in page.ids, (path, text)
+
+
+@pytest.mark.slow
+def test_next_leads_through_the_parts_in_their_order(pages):
+    name, walked = "index.html", []
+    while name and name not in walked:
+        walked.append(name)
+        name = urljoin(f"/{name}", pages[name].next).lstrip("/") if pages[name].next else ""
+    order = [stem for part in PARTS for stem in part.chapters]
+    assert [stem for page in walked if (stem := Path(page).stem) in order] == order
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="session")
+def served(site):
+    "The address at which the site is served."
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *said):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed (it comes with the extra dev)")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab_at(chromium, served):
+    "A function that gives a window of a width; afterwards: no request has left the site, and nothing was complained of."
+    contexts, said, asked = [], [], []
+
+    def open_at(width: int, scheme: str = "light"):
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        return tab
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not said, said[:5]
+    away = [url for url in asked if not url.startswith((served, "data:", "blob:", "about:"))]
+    assert not away, away[:5]
+
+
+def opened(tab, address: str) -> None:
+    "Open a page and wait until its mathematics stands."
+    tab.goto(address, wait_until="load")
+    tab.wait_for_function("() => !window.MathJax || MathJax.startup.promise !== undefined")
+    tab.evaluate("() => window.MathJax && MathJax.startup.promise")
+
+
+MATHEMATICS = """() => ({asked: document.querySelectorAll('article .math').length,
+    drawn: document.querySelectorAll('article .math mjx-container').length,
+    wrong: [...document.querySelectorAll('mjx-merror, mjx-mtext[style*=red]')].map(e => e.textContent.slice(0, 80))})"""
+
+
+def unfit(tab, name: str, width: int) -> list[str]:
+    "What is wrong with the page that is open: mathematics that is not drawn, or a page wider than its window."
+    found, wide = tab.evaluate(MATHEMATICS), tab.evaluate("document.documentElement.scrollWidth")
+    wrong = [f"{name}: {found}"] if found["asked"] != found["drawn"] or found["wrong"] else []
+    return wrong + ([f"{name}: {wide} pixels wide in a window of {width}"] if wide > width else [])
+
+
+@pytest.mark.slow
+def test_every_page_shows_its_mathematics_and_fits_a_telephone(tab_at, served, pages):
+    tab, wrong = tab_at(420), []
+    for name in pages:
+        opened(tab, served + name)
+        wrong += unfit(tab, name, 420)
+    assert not wrong, "\n".join(wrong)
+
+
+READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore",
+        "1_foundations/08_detector", "1_foundations/40_page", "api/index", "api/algorithms.patchcore", "student")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, scheme", [(1400, "light"), (1400, "dark"), (420, "dark")])
+def test_pages_are_accessible_and_fit_the_window(tab_at, served, width, scheme):
+    "By the rules that a machine can check, contrast among them."
+    axe = (ROOT / "tests" / "vendor" / "axe.min.js").read_text()
+    tab, wrong = tab_at(width, scheme), []
+    for name in READ:
+        opened(tab, f"{served}{name}.html")
+        wrong += unfit(tab, name, width)
+        tab.wait_for_timeout(500)  # until what scrolls can be reached by keyboard
+        tab.evaluate(axe)
+        found = tab.evaluate("axe.run(document, {resultTypes: ['violations'], iframes: false})")["violations"]
+        for v in found:
+            if v["impact"] in ("serious", "critical"):
+                first = v["nodes"][0]
+                wrong.append(f"{name}: {v['id']} x {len(v['nodes'])}: {first['html'][:200]} {first['failureSummary'][:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_search_and_folds_work(tab_at, served):
+    tab = tab_at(1400)
+    opened(tab, f"{served}search.html?q=coreset")
+    tab.wait_for_selector("#search-results a")
+    assert "coreset" in tab.locator("#search-results").inner_text().lower()
+    opened(tab, f"{served}2_algorithms/11_patchcore.html")
+    fold = tab.locator("details", has_text="How the figure is drawn").first
+    code = fold.locator("pre")
+    assert not code.is_visible()
+    fold.locator("summary").click()
+    assert code.is_visible() and "plt." in code.inner_text()
