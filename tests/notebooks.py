@@ -112,8 +112,8 @@ def switched(nb, **links: str):
 
 
 def readme() -> str:
-    "README.md: the index notebook."
-    return markdown(read(NBS / "index.ipynb"))
+    "README.md: the index notebook, with the way to the Chinese one."
+    return markdown(switched(read(NBS / "index.ipynb"), 中文="../README.zh-CN.md"))
 
 
 def export() -> None:
