@@ -1798,6 +1798,8 @@ d = { 'settings': { 'branch': 'main',
                                         'g100.foundations.views.nearest': ('1_foundations/views.html#nearest', 'g100/foundations/views.py'),
                                         'g100.foundations.views.on_picture': ( '1_foundations/views.html#on_picture',
                                                                                'g100/foundations/views.py'),
+                                        'g100.foundations.views.own_colours': ( '1_foundations/views.html#own_colours',
+                                                                                'g100/foundations/views.py'),
                                         'g100.foundations.views.resized': ('1_foundations/views.html#resized', 'g100/foundations/views.py'),
                                         'g100.foundations.views.viewed': ('1_foundations/views.html#viewed', 'g100/foundations/views.py')},
             'g100.runtime': {}}}

@@ -168,7 +168,7 @@ def _blocks(Z: Tensor, centre: Tensor, table: Tensor,
         lost = torch.zeros_like(norm) if exact else torch.linalg.vector_norm(centred - left[:, :D], dim=1)
         yield z, torch.mm(left, table, out=block[: len(z)]), norm, lost
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #61601022
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #062d3860
 _HELD, _NARROW, _WORTH = 0.94, 0.5, 2**17  # squares that the axes hold; of D, at most so many; numbers in a bank for it to pay
 
 
@@ -207,7 +207,7 @@ def _shortened(centred: Tensor) -> _Short | None:
     table[M:, -1] = torch.finfo(table.dtype).max / 4
     return _Short(V, table.T, short.theta)
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #69bf6d57
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #f53bb0d1
 _CROWDED = 32
 
 
@@ -220,7 +220,7 @@ def _least(S: Tensor, low: Tensor) -> Tensor:
 
 def _by_bounds(z: Tensor, S: Tensor, norm: Tensor, bank: Tensor, share: float, rho: float,
                slack: float) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    "Of queries z (n, D), with lower bounds S (n, M), distance and member by (10); and which (m,) have too many candidates for it."
+    "Of queries z (n, D), with lower bounds S (n, M), distance and member by (10); and which (m,) have too many candidates."
     low = _group_minima(S, 8)
     guess = _least(S, low)
     far = (1 + slack) * torch.linalg.vector_norm(z - bank[guess], dim=1)

@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.precisions mono=elpv:mono bottle=mvtec:DIR tile=mvtec:DIR [--seeds 0]
 
-PatchCore and SemiOrthogonal at 224 pixels, otherwise as they are, learn from all good pictures of each data set and judge its test
-pictures, in torch and in every precision of OpenVINO. One row each in nbs/results/precisions.csv: the false-positive rate among the
-good test pictures with the ends of its 95 % binomial (Clopper-Pearson) interval, and the processor's milliseconds a picture. A row
-that is there is kept. The engines' chapter reads the table.
+PatchCore and SemiOrthogonal at 224 pixels, otherwise as they are, learn from all good pictures of a data set and judge its
+test pictures, in torch and in every precision of OpenVINO. One row each in nbs/results/precisions.csv: the false-positive
+rate among the good test pictures with the ends of its 95 % binomial (Clopper-Pearson) interval, and the processor's
+milliseconds a picture. A row that is there is kept. The engines' chapter reads the table.
 """
 
 import argparse
