@@ -168,7 +168,7 @@ def _blocks(Z: Tensor, centre: Tensor, table: Tensor,
         lost = torch.zeros_like(norm) if exact else torch.linalg.vector_norm(centred - left[:, :D], dim=1)
         yield z, torch.mm(left, table, out=block[: len(z)]), norm, lost
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #062d3860
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #2ae14a7e
 _HELD, _NARROW, _WORTH = 0.94, 0.5, 2**17  # squares that the axes hold; of D, at most so many; numbers in a bank for it to pay
 
 
@@ -207,7 +207,7 @@ def _shortened(centred: Tensor) -> _Short | None:
     table[M:, -1] = torch.finfo(table.dtype).max / 4
     return _Short(V, table.T, short.theta)
 
-# %% ../../nbs/2_algorithms/10_neighbors.ipynb #f53bb0d1
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #90689f16
 _CROWDED = 32
 
 

@@ -1,12 +1,12 @@
 """What an engine brings: ratios of things timed in turns in one process, one thread.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.engines [--six] [--parts] [--quality] [--only NAME ...] [--data elpv:mono]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.engines [--six | --parts | --quality | --own] [--only NAME ...]
 
 Without an option: PatchCore (Lite0, 224 pixels, a bank of 3,276) in each engine against that engine's bare backbone and
 against torch, one picture against sixteen, and the fit. `--six`: each detector against its own network in the same engine,
 and exported. `--parts`: where the milliseconds of a picture go, for each detector. `--quality`: image AUROC and realised
-false-positive rate in each precision, fitted in it. Times are those of the processor, which another program's work
-lengthens less than those of the clock.
+false-positive rate in each precision, fitted in it. `--own`: what torch.compile and autocast do for torch. Times are those of
+the processor, which another program's work lengthens less than those of the clock.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from g100 import PatchCore
 from g100.algorithms.neighbors import Neighbors
 from g100.foundations.detector import algorithm
 from g100.foundations.engines import compiled
+from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import full_size, image_score, segment
 from g100.foundations.metrics import auroc
@@ -161,6 +162,26 @@ def where(args: argparse.Namespace) -> None:
             print(f"{name:10s} {engine:9s}", "  ".join(f"{part} {value:.2f}" for part, value in told.items()), flush=True)
 
 
+def own_ways(args: argparse.Namespace) -> None:
+    "What torch itself can do for Lite0: `torch.compile`, which wants a C++ compiler, and autocast to bf16."
+    net = Backbone("lite0", (2, 3))
+    for n in (args.batch, 1):
+        x = torch.rand(n, 3, 224, 224)
+        with torch.inference_mode():
+            begun, fast = time.perf_counter(), torch.compile(net, dynamic=False)
+            fast(x)
+            begun = time.perf_counter() - begun
+
+            def rounded(x=x):
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    return net(x)
+
+            works = functools.partial(net, x), functools.partial(fast, x), rounded
+            plain, compiled_, cast = milliseconds(*works, repeats=args.turns)
+        print(f"{n} pictures: torch {plain / n:.2f} ms a picture; compiled {plain / compiled_:.2f} times as fast, after "
+              f"{begun:.0f} s; under autocast {plain / cast:.2f} times as fast", flush=True)  # fmt: skip
+
+
 def quality(args: argparse.Namespace) -> None:
     "Image AUROC, realised false-positive rate and milliseconds a picture, fitted and judged in each precision."
     train, test = in_memory(args.data)
@@ -183,13 +204,15 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SIX, help="of the six, these")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--six", action="store_true")
+    parser.add_argument("--own", action="store_true")
     parser.add_argument("--quality", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     print(cpu(), flush=True)
-    if args.parts or args.quality:
-        where(args) if args.parts else quality(args)
-        return 0
+    for told, work in ((args.parts, where), (args.quality, quality), (args.own, own_ways)):
+        if told:
+            work(args)
+            return 0
     met = six(args) if args.six else judging(args)
     if args.train and not args.six:
         fitting(args)
