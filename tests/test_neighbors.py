@@ -212,3 +212,55 @@ def test_wrong_shapes():
         Neighbors(torch.zeros(3))
     with pytest.raises(G100Error, match=r"\(N, 32\), as wide as the bank"):
         Neighbors(cloud(5)).nearest(torch.zeros(4, 31))
+
+
+def flat_cloud(N, D=128, seed=0, rank=12):
+    "Vectors that hardly leave a subspace, as features do."
+    g = torch.Generator().manual_seed(99)
+    return cloud(N, rank, seed) @ torch.randn(rank, D, generator=g) + 0.3 * cloud(N, D, seed + 50)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_a_shorter_product_finds_the_same(offset, products):
+    bank, Z = flat_cloud(3000) + offset, torch.cat([flat_cloud(900, seed=1), 40 * cloud(30, 128, 2)]) + offset
+    Z[:50] = bank[100:150]
+    bank[2000:2010] = bank[100:110]  # twins: the first is named
+    near = Neighbors(bank)
+    assert (near.short is None) == (products == "bfloat16")
+    distance, index = near.nearest(Z)
+    d, i = reference(bank, Z)
+    np.testing.assert_allclose(distance[50:], d[50:, 0], rtol=1e-5)
+    assert np.array_equal(index[50:], i[50:, 0]) and index[:50].tolist() == list(range(100, 150))
+    assert bool((distance[:50] == 0).all())
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.floats(-4, 4), st.floats(0, 5), st.integers(1, 60))
+def test_bounds_of_a_shorter_product_are_bounds(seed, power, longest, rank):
+    "Whatever lengths and directions: no lower bound lies above the true value by more than the error that is allowed for."
+    scale = 10.0**power * 10 ** (longest * torch.rand(1500, 1, generator=torch.Generator().manual_seed(seed)))
+    bank, Z = flat_cloud(1500, seed=seed, rank=rank) * scale, flat_cloud(100, seed=seed + 1, rank=rank) * 10.0**power
+    centre = bank.median(0).values
+    short = module._shortened(bank - centre)
+    if short is None:
+        return
+    near = Neighbors(bank)
+    for z, S, norm, _ in module._blocks(Z, centre, short.table, short.left):
+        m, q, c = (np.asarray(v, np.longdouble) for v in (bank, z, centre))
+        truth = np.square(q[:, None] - m).sum(2) / 2 - np.square(q - c).sum(1)[:, None] / 2
+        length = torch.as_tensor(np.linalg.norm((m - c).astype(np.float64), axis=1), dtype=torch.float32)
+        slack = module._slack(bank.shape[1], bank.dtype)
+        bound = module._error(norm[:, None], torch.zeros(len(z), 1), length, 3 * short.theta, slack)
+        assert (np.asarray(S[:, :1500], np.longdouble) - truth <= np.asarray(bound, np.longdouble)).all()
+    d = np.linalg.norm(Z.double().numpy()[:, None] - bank.double().numpy(), axis=2).min(1)
+    np.testing.assert_allclose(near.nearest(Z)[0], d, rtol=1e-5)
+
+
+def test_where_nothing_is_near_the_whole_product_is_taken():
+    bank = flat_cloud(2000)
+    far = 1e3 * cloud(3000, 128, seed=3)
+    near = Neighbors(bank)
+    d, i = reference(bank, far)
+    distance, index = near.nearest(far)
+    np.testing.assert_allclose(distance, d[:, 0], rtol=1e-5)
+    assert (index.numpy() == i[:, 0]).mean() > 0.99

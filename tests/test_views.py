@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2 import functional as tv
 
 from g100.foundations.pictures import WORKERS, as_image_set
-from g100.foundations.views import View, ahead, batches, content, geometry, nearest, on_picture
+from g100.foundations.views import View, ahead, batches, content, geometry, nearest, on_picture, own_colours
 from tests.test_pictures import few, save, some_set
 from tests.toys import line_of
 
@@ -190,7 +190,8 @@ def test_only_a_few_are_ahead_and_threads_end():
     assert list(ahead(lambda i: i * i, range(9), depth=0)) == [i * i for i in range(9)]
 
 
-def test_batches_name_the_broken_picture_and_show_progress(tmp_path, capsys):
+def test_batches_name_the_broken_picture_and_show_progress(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("G100_BARS", "1")
     for i in range(5):
         save(tmp_path / f"{i}.png")
     assert len(list(batches(as_image_set(tmp_path), View(8), 2, "scoring"))) == 3
@@ -215,3 +216,23 @@ def test_a_strip_is_refused_by_name_before_it_explodes(tmp_path):
     assert cropped.image(np.zeros((100, 1, 3), np.uint8)).shape == (3, 8, 8)
     save(tmp_path / "strip.png", strip)
     assert line_of(list, batches(as_image_set(tmp_path), cropped, 2)).startswith("strip.png: a picture of 5 x 501 pixels")
+
+
+@pytest.mark.parametrize("view", [View(24), View((20, 31), fit="pad"), View(16, resize=20), View(40)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_grey_picture_is_seen_as_one_in_colour_is(view, dtype):
+    "One colour that is shown thrice is what each colour of a picture in colour would be, to the last bit."
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (37, 40), np.uint8) if dtype == np.uint8 else rng.random((37, 40), np.float32)
+    grey = np.repeat(grey[..., None], 3, axis=2)
+    coloured = grey.copy()
+    coloured[..., 1] = grey[::-1, :, 1]
+    for look in (lambda image: view.image(image).numpy(), view.pixels):
+        seen, other = look(grey), look(coloured)
+        assert seen.shape == other.shape == (3, *view.shape) and seen.flags.c_contiguous and seen.flags.writeable
+        assert np.array_equal(seen[0], other[0]) and np.array_equal(seen[2], other[2]) and np.array_equal(seen[1], seen[0])
+        assert not np.array_equal(seen[1], other[1])
+    assert own_colours(grey).shape == (37, 40, 1) and own_colours(coloured) is coloured
+    near = grey.copy()
+    near[5, 7, 2] = near[5, 7, 2] - near.dtype.type(1) if dtype == np.uint8 else 0.5 * near[5, 7, 2]
+    assert own_colours(near) is near

@@ -6,9 +6,12 @@
 __all__ = ['Neighbors']
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #27a5d692
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,34 +85,44 @@ def _vectors(name: str, X, like: Tensor | None = None) -> Tensor:
     return X.to(torch.promote_types(X.dtype, torch.float32)) if like is None else X.to(like)
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #e5ba59b7
-def _group_minima(S: Tensor) -> Tensor:
-    "The minima of the groups of S (n, 32 G), (n, G); bfloat16 is halved five times, which is faster there."
+def _group_minima(S: Tensor, size: int = _GROUP) -> Tensor:
+    "The minima of the groups of S (n, size G), (n, G); bfloat16 is halved, which is faster there."
     if S.dtype != torch.bfloat16:
-        return S.view(len(S), _GROUP, -1).amin(1)
-    groups = S.shape[1] // _GROUP
+        return S.view(len(S), size, -1).amin(1)
+    groups = S.shape[1] // size
     while S.shape[1] > groups:
         S = torch.minimum(*S.chunk(2, dim=1))
     return S
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #ea341781
-def _candidates(S: Tensor, low: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    "All (row, column) where S (n, M) is at most the limit of its row (n,), row by row; `low` are its group minima."
-    groups = S.view(len(S), _GROUP, -1)
-    row, group = (low <= limit[:, None]).nonzero(as_tuple=True)
-    which, member = (groups[row, :, group] <= limit[row, None]).nonzero(as_tuple=True)
-    return row[which], member.mul_(groups.shape[2]).add_(group[which])
+def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    "The rows and columns where a mask (n, m) is true, row by row."
+    if mask.device.type != "cpu":
+        return mask.nonzero(as_tuple=True)
+    return tuple(map(torch.from_numpy, np.divmod(np.flatnonzero(mask.numpy()), mask.shape[1])))
+
+
+def _candidates(S: Tensor, within: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    "All (row, column) where S (n, M) is at most the limit of its row (n,), row by row, in the groups `within` (n, G) it."
+    groups = S.view(len(S), -1, within.shape[1])
+    row, group = _true(within)
+    which, member = _true(groups[row, :, group] <= limit[row, None])
+    return row[which], member * groups.shape[2] + group[which]
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #34edc444
+_PAIRS = 4096
+
+
 def _distances(Z: Tensor, bank: Tensor, row: Tensor, column: Tensor) -> Tensor:
     "The distances of the pairs Z[row], bank[column], from their differences."
-    parts = zip(row.split(16384), column.split(16384), strict=True)
+    parts = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
     pairs = (Z.index_select(0, r).sub_(bank.index_select(0, c)) for r, c in parts)
     return torch.cat([torch.linalg.vector_norm(pair, dim=1) for pair in pairs])
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #ade2b620
 def _winners(n: int, row: Tensor, column: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
     "The smallest distance of every row (n,) and its column (n,), the first of equals, from at least one a row."
-    if len(row) == n:
+    if len(row) == n and bool((row[1:] > row[:-1]).all()):
         return distance, column
     best = distance.new_full((n,), torch.inf).scatter_reduce_(0, row, distance, "amin")
     won = distance == best[row]
@@ -127,21 +140,98 @@ def _first(k: int, n: int, row: Tensor, column: Tensor, distance: Tensor) -> tup
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #ebc9ed5f
 _BLOCK = {"cpu": 2**23}
+_FEW = 64  # queries for which preparing a shorter product would not pay
 
 
-def _blocks(Z: Tensor, centre: Tensor, table: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    "For every chunk of Z (n, D): the chunk, its block of Eq. (3), its centred lengths, and what rounding took of them."
-    (width, M), D = table.shape, Z.shape[1]
+def _beside(table: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    "What makes the left factor of Eq. (3) of centred vectors (n, D)."
+
+    def left(centred: Tensor, norm: Tensor) -> Tensor:
+        factor = table.new_ones(len(centred), len(table))
+        factor[:, : centred.shape[1]] = centred
+        return factor
+
+    return left
+
+
+def _blocks(Z: Tensor, centre: Tensor, table: Tensor,
+            factor: Callable | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:  # fmt: skip
+    "For every chunk of Z (n, D): the chunk, its block of Eq. (3) or (9), its centred lengths, and what rounding took of them."
+    M, D, factor = table.shape[1], Z.shape[1], factor or _beside(table)
     rows = max(64, _BLOCK.get(Z.device.type, 2**28) // (4 * M))
-    left = table.new_ones(min(rows, len(Z)), width)
-    block = table.new_empty(len(left), M)
+    block = table.new_empty(min(rows, len(Z)), M)
     for z in Z.split(rows) if len(Z) else ():
-        n, centred = len(z), z - centre
-        left[:n, :D] = centred
+        centred = z - centre
         norm = torch.linalg.vector_norm(centred, dim=1)
+        left = factor(centred, norm)
         exact = left.dtype == centred.dtype
-        lost = torch.zeros_like(norm) if exact else torch.linalg.vector_norm(centred - left[:n, :D], dim=1)
-        yield z, torch.mm(left[:n], table, out=block[:n]), norm, lost
+        lost = torch.zeros_like(norm) if exact else torch.linalg.vector_norm(centred - left[:, :D], dim=1)
+        yield z, torch.mm(left, table, out=block[: len(z)]), norm, lost
+
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #2ae14a7e
+_HELD, _NARROW, _WORTH = 0.94, 0.5, 2**17  # squares that the axes hold; of D, at most so many; numbers in a bank for it to pay
+
+
+@dataclass(frozen=True)
+class _Short:
+    "The right factor of Eq. (9), and what makes the left one of queries."
+
+    axes: Tensor  # V (D, k)
+    table: Tensor  # (k + 2, M filled up to 32)
+    theta: float
+
+    def left(self, centred: Tensor, norm: Tensor) -> Tensor:
+        "The left factor (n, k + 2) for centred vectors (n, D) of these lengths (n,)."
+        a = centred @ self.axes
+        rest = norm.square().mul_(1 + 5 * self.theta).sub_(a.square().sum(1)).clamp_(min=0).sqrt_()
+        return torch.cat([a, rest[:, None], torch.ones_like(rest)[:, None]], 1)
+
+
+def _shortened(centred: Tensor) -> _Short | None:
+    "The shorter product for a bank of centred vectors (M, D), float32 on a CPU; None where it would not pay."
+    (M, D), norm = centred.shape, torch.linalg.vector_norm(centred, dim=1)
+    if M * D < _WORTH:
+        return None
+    along = centred / norm.clamp(min=torch.finfo(norm.dtype).tiny)[:, None]
+    held, axes = torch.linalg.eigh((along.T @ along).double())
+    share = held.flip(0).clamp(min=0).cumsum(0) / held.clamp(min=0).sum()
+    k = -(-(int((share < _HELD).sum()) + 3) // 8) * 8 - 2  # the width k + 2 in whole vectors of a processor
+    if not k <= _NARROW * D:
+        return None
+    V = axes.flip(1)[:, :k].float().contiguous()
+    eta = float(torch.linalg.matrix_norm(V.double().T @ V.double() - torch.eye(k, dtype=torch.float64)))
+    short = _Short(V, V[:0], 2 * (D + 4) * k**0.5 * torch.finfo(V.dtype).eps / 2 + eta)
+    left = short.left(centred, norm)
+    table = left.new_zeros(-(-M // _GROUP) * _GROUP, k + 2)
+    table[:M, :-1], table[:M, -1] = -left[:, :-1], norm.square() / 2
+    table[M:, -1] = torch.finfo(table.dtype).max / 4
+    return _Short(V, table.T, short.theta)
+
+# %% ../../nbs/2_algorithms/10_neighbors.ipynb #90689f16
+_CROWDED = 32
+
+
+def _least(S: Tensor, low: Tensor) -> Tensor:
+    "The column (n,) of the smallest value of each row of S (n, M); `low` are its group minima."
+    groups, every = S.view(len(S), -1, low.shape[1]), torch.arange(len(S))
+    group = torch.from_numpy(low.numpy().argmin(1))
+    return groups[every, :, group].argmin(1) * low.shape[1] + group
+
+
+def _by_bounds(z: Tensor, S: Tensor, norm: Tensor, bank: Tensor, share: float, rho: float,
+               slack: float) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    "Of queries z (n, D), with lower bounds S (n, M), distance and member by (10); and which (m,) have too many candidates."
+    low = _group_minima(S, 8)
+    guess = _least(S, low)
+    far = (1 + slack) * torch.linalg.vector_norm(z - bank[guess], dim=1)
+    error = _error(norm, torch.zeros_like(norm), (norm + far).clamp_(max=rho), share, slack)
+    limit = (far.square() - norm.square()) / 2 + 2 * error
+    within = low <= limit[:, None]
+    crowded = torch.from_numpy(np.flatnonzero(within.numpy().sum(1) > _CROWDED))
+    within[crowded] = False
+    row, column = _candidates(S, within, limit)
+    row, column = torch.cat([row, crowded]), torch.cat([column, guess[crowded]])
+    return *_winners(len(z), row, column, _distances(z, bank, row, column)), crowded
 
 # %% ../../nbs/2_algorithms/10_neighbors.ipynb #f05c891c
 class Neighbors:
@@ -164,15 +254,44 @@ class Neighbors:
     def __len__(self) -> int:
         return len(self.bank)
 
+    @cached_property
+    def short(self) -> _Short | None:
+        "The shorter product, where it pays."
+        plain = self.bank.device.type == "cpu" and self.table.dtype == self.bank.dtype == torch.float32
+        return _shortened(self.bank - self.centre) if plain else None
+
     def nearest(self, Z) -> tuple[Tensor, Tensor]:
         "For every row of Z (n, D) the distance to its nearest bank vector (n,) and the index of that (n,)."
+        Z = _vectors("Z", Z, self.bank)
         parts = [(self.bank.new_empty(0), torch.empty(0, dtype=torch.long, device=self.bank.device))]
         with _full_precision(self.bank.device):
-            for z, S, *lengths in _blocks(_vectors("Z", Z, self.bank), self.centre, self.table):
-                low = _group_minima(S)
-                pairs = _candidates(S, low, _limit(low.amin(1), *lengths, *self.bounds))
-                parts.append(_winners(len(z), *pairs, _distances(z, self.bank, *pairs)))
+            parts += self._shortly(Z) if len(Z) >= _FEW and self.short else self._plainly(Z)
         return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _plainly(self, Z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        "`nearest` by Eq. (3), some queries at a time."
+        for z, S, *lengths in _blocks(Z, self.centre, self.table):
+            low = _group_minima(S)
+            limit = _limit(low.amin(1), *lengths, *self.bounds)
+            pairs = _candidates(S, low <= limit[:, None], limit)
+            yield _winners(len(z), *pairs, _distances(z, self.bank, *pairs))
+
+    def _shortly(self, Z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        "The same by Eq. (9), all at once."
+        (rho, _, slack), short, parts, left, start = self.bounds, self.short, [], [], 0
+        for z, S, norm, _ in _blocks(Z, self.centre, short.table, short.left):
+            distance, member, crowded = _by_bounds(z, S, norm, self.bank, 3 * short.theta, rho, slack)
+            parts.append((distance, member))
+            left.append(crowded + start)
+            start += len(z)
+            if 2 * len(crowded) > len(z):  # it is of no use here
+                parts.append((distance.new_empty(len(Z) - start), member.new_empty(len(Z) - start)))
+                left.append(torch.arange(start, len(Z)))
+                break
+        (distance, member), left = map(torch.cat, zip(*parts, strict=True)), torch.cat(left)
+        if len(left):
+            distance[left], member[left] = map(torch.cat, zip(*self._plainly(Z[left]), strict=True))
+        yield distance, member
 
     def kneighbors(self, Z, k: int) -> tuple[Tensor, Tensor]:
         "The k nearest bank vectors of every row of Z (n, D): distances (n, k), ascending, and indices (n, k)."

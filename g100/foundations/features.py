@@ -246,7 +246,8 @@ class Backbone(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         "Feature maps of pictures in [0, 1], normalised here; gradients with respect to x are possible, but not in an engine."
         if self.engine is not None and not torch.compiler.is_exporting():
-            return [torch.from_numpy(f) for f in self.engine(x.numpy())]
+            maps = map(torch.from_numpy, self.engine(x.numpy()))
+            return [f.contiguous(memory_format=torch.channels_last) for f in maps]
         maps = self.net(((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         return [f.permute(0, 3, 1, 2) for f in maps] if self.channels_behind else list(maps)
 

@@ -23,14 +23,14 @@ from g100.foundations.views import View
 RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 
 
-def milliseconds(*works, repeats: int = 7) -> list[float]:
+def milliseconds(*works, repeats: int = 7, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     "The median of each, run in turns so that a busy machine disturbs all."
     took = [[] for _ in works]
     for i in range(repeats + 1):
         for times, work in zip(took, works, strict=True):
-            start = time.perf_counter()
+            start = clock()
             work()
-            times.append(1e3 * (time.perf_counter() - start)) if i else None
+            times.append(1e3 * (clock() - start)) if i else None
     return [statistics.median(times) for times in took]
 
 
