@@ -8,7 +8,7 @@ __all__ = ['UPSAMPLING', 'BLOCK', 'STORAGE', 'KEPT', 'SHARD', 'RECIPE', 'haar', 
            'announce', 'distances', 'Gaussians', 'take_in', 'shared', 'whiten', 'room', 'shown_again', 'check_others',
            'told_across', 'near_of', 'noted', 'aspects', 'warn_of_aspects', 'joined', 'admit', 'retaught', 'parted',
            'extended', 'begun', 'add_moments', 'moments_elsewhere', 'take_in_elsewhere', 'left_out_elsewhere',
-           'told_elsewhere', 'taught', 'deviating', 'SemiOrthogonal']
+           'told_elsewhere', 'learnt_moments', 'deviating', 'SemiOrthogonal']
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #f63deaf0
 import math
@@ -504,7 +504,7 @@ def told_elsewhere(detector: "SemiOrthogonal", model: Gaussians, scatter: torch.
 
 
 @torch.no_grad()
-def taught(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> tuple:
+def learnt_moments(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> tuple:
     """The scatter (P, k, k) of all vectors, with model.mean filled, here or by other machines; how many they are; what is kept
     of their features (c, P, k); and the windows that share a Gaussian, or None."""
     scatter, images = begun(detector, model, lessons), lessons.images
@@ -593,12 +593,12 @@ class SemiOrthogonal(Detector):
 
     @torch.no_grad()
     def learn(self, model: Gaussians, lessons: Lessons) -> None:
-        scatter, seen, _, near = taught(self, model, lessons)
+        scatter, seen, _, near = learnt_moments(self, model, lessons)
         whiten(model, scatter, seen, self.epsilon, near)
 
     @torch.no_grad()
     def learn_across(self, model: Gaussians, lessons: Lessons) -> Iterator[tuple]:
-        scatter, seen, kept, near = taught(self, model, lessons)
+        scatter, seen, kept, near = learnt_moments(self, model, lessons)
         if lessons.options.spread is None:
             yield from told_across(model, scatter, seen, self.epsilon, lessons, kept, near)
         else:
