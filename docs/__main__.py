@@ -6,6 +6,7 @@ No chapter is executed, nothing is fetched, and a warning is an error. `python -
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -13,11 +14,13 @@ from nbformat.v4 import new_markdown_cell
 from sphinx.cmd.build import main as sphinx
 
 from docs import api
-from docs.contents import PARTS, READERS
+from docs.contents import CHINESE, PARTS, READERS
 from docs.stage import computed, exports, plain, staged, title_and_about
+from tests.chinese import LINK, ZH, chinese
 from tests.notebooks import NBS, ROOT, chapters, read, templates
 
 HERE = Path(__file__).parent
+GLOSSARY = "zh/glossary"
 
 
 def write(path: Path, text: str) -> None:
@@ -34,6 +37,7 @@ def navigation(places: dict[str, str], modules: list[str]) -> list[tuple[str, li
     trees = [("Where to begin", ["contents", *READERS])]
     trees += [(part.title, [places[stem] for stem in part.chapters]) for part in PARTS]
     trees[-1][1].extend(f"reports/{path.stem}" for path in templates())
+    trees.append((CHINESE.title, [*(places[f"{stem}.zh"] for stem in CHINESE.chapters), GLOSSARY]))
     return [*trees, ("Reference", ["api/index", *(f"api/{module}" for module in modules)])]
 
 
@@ -41,10 +45,14 @@ def contents_page(places: dict[str, str], abouts: dict[str, tuple[str, str]]) ->
     "The book by parts, each chapter with its own first sentence."
     lines = ["# Contents", ""]
     for part in PARTS:
-        lines += [f"## {part.title}", "", part.about, ""]
-        lines += [f"- **[{abouts[stem][0]}]({places[stem]}.ipynb)**: {api.escaped(abouts[stem][1])}" for stem in part.chapters]
-        lines.append("")
-    return "\n".join(lines)
+        lines += [f"## {part.title}", "", part.about, "", *listed(part.chapters, places, abouts), ""]
+    stems = [f"{stem}.zh" for stem in CHINESE.chapters]
+    lines += [f"## {CHINESE.title}", "", CHINESE.about, "", *listed(stems, places, abouts)]
+    return "\n".join([*lines, f"- **[术语表]({GLOSSARY}.md)**", ""])
+
+
+def listed(stems: Iterable[str], places: dict[str, str], abouts: dict[str, tuple[str, str]]) -> list[str]:
+    return [f"- **[{abouts[stem][0]}]({places[stem]}.ipynb)**: {api.escaped(abouts[stem][1])}" for stem in stems]
 
 
 def first_words(name: str) -> str:
@@ -63,33 +71,40 @@ def first_page(nb, trees: list[tuple[str, list[str]]]):
     head, _, rest = nb.cells[0].source.partition("\n\nSee it work")
     nb.cells[0].source = f"{head}\n\n{doors()}\n\nSee it work{rest}"
     nb.cells.append(new_markdown_cell("\n".join(toctree(*tree) for tree in trees)))
-    for cell in nb.cells:
-        cell.source = cell.source.replace("](../LICENSE)", "](LICENSE)")
     return nb
+
+
+def glossary(places: dict[str, str]) -> str:
+    "The words of the translation, with links to the pages of the site."
+    to = {f"{stem}.md": f"../{places[f'{stem}.zh']}.ipynb" for stem in CHINESE.chapters}
+    return LINK.sub(lambda m: f"]({to.get(m[1], m[1])}{m[2] or ''})", (ZH / "glossary.md").read_text(encoding="utf-8"))
 
 
 def heads(places: dict, abouts: dict, found: list) -> dict[str, str]:
     "The sentence about each page, for its head."
     told = {places[stem]: about for stem, (_, about) in abouts.items()} | {name: first_words(name) for name in READERS}
     told |= {f"api/{each.module}": f"Reference of g100.{each.module}. {abouts[each.stem][1]}" for each in found}
-    return told | {"contents": "The book by parts: " + ", ".join(part.title for part in PARTS)}
+    told["contents"] = "The book by parts: " + ", ".join(part.title for part in PARTS)
+    return told | {GLOSSARY: "书中用语的中文与意思。"}
 
 
 def lay_out(to: Path) -> None:
     "Everything that Sphinx reads, below one folder."
-    paths, found = [*chapters(), *templates()], []
-    books = {path: read(path) for path in paths}
-    places = {path.stem: path.relative_to(NBS).with_suffix("").as_posix() for path in paths}
-    abouts = {path.stem: title_and_about(nb) for path, nb in books.items()}
-    for path, nb in books.items():
-        found += exports(nb, path.stem)
+    books = {path.stem: read(path) for path in (*chapters(), *templates())}
+    places = {path.stem: path.relative_to(NBS).with_suffix("").as_posix() for path in (*chapters(), *templates())}
+    found = [each for stem, nb in books.items() for each in exports(nb, stem)]
+    books |= {f"{stem}.zh": chinese(stem) for stem in CHINESE.chapters}
+    places |= {f"{stem}.zh": f"{places[stem]}.zh" for stem in CHINESE.chapters}
+    abouts = {stem: title_and_about(nb) for stem, nb in books.items()}
     modules = list(dict.fromkeys(each.module for each in found))
     trees = navigation(places, modules)
     site = {"about": heads(places, abouts, found), "trees": trees,
-            "computed": {places[path.stem]: computed(nb, path.stem) for path, nb in books.items()}}  # fmt: skip
-    for path, nb in books.items():
-        nb = staged(nb, path.stem, new_markdown_cell)
-        write(to / f"{places[path.stem]}.ipynb", nbformat.writes(first_page(nb, trees) if path.stem == "index" else nb))
+            "translated": {places[stem]: places[f"{stem}.zh"] for stem in CHINESE.chapters},
+            "computed": {places[stem]: computed(nb, stem) for stem, nb in books.items()}}  # fmt: skip
+    for stem, nb in books.items():
+        nb = staged(nb, stem, new_markdown_cell)
+        text = nbformat.writes(first_page(nb, trees) if stem == "index" else nb)
+        write(to / f"{places[stem]}.ipynb", text.replace("](../LICENSE)", "](LICENSE)"))
     write_pages(to, places, abouts, modules, found)
     write(to / "site.json", json.dumps(site))
 
@@ -97,6 +112,7 @@ def lay_out(to: Path) -> None:
 def write_pages(to: Path, places: dict, abouts: dict, modules: list[str], found: list) -> None:
     "What no notebook is: the contents, the readers' pages, the reference; and what the links lead to beside pages."
     write(to / "contents.md", contents_page(places, abouts))
+    write(to / f"{GLOSSARY}.md", glossary(places))
     for name in READERS:
         write(to / f"{name}.md", (HERE / "pages" / f"{name}.md").read_text(encoding="utf-8"))
     write(to / "api" / "index.md", api.public_page({(each.module, each.name): each for each in found}))

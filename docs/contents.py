@@ -1,4 +1,6 @@
-"""The table of contents by parts: every chapter of the book stands in exactly one (tests/test_site.py holds it)."""
+"""The table of contents by parts: every chapter of the book stands in exactly one, and those that are translated once more
+as Chinese ones (tests/test_site.py holds it).
+"""
 
 from dataclasses import dataclass
 
@@ -34,4 +36,7 @@ PARTS = (
         "29_table", "30_console", "32_cli", "39_runtime", "40_page", "41_line",
     )),
 )  # fmt: skip
+CHINESE = Part("中文", "书中译成中文的章节。正文是中文，代码、输出与插图就是英文章节的。", (
+    "index", "00_overview", "07_calibration", "11_patchcore",
+))  # fmt: skip
 READERS = {"student": "To understand it", "engineer": "To build on it", "analyst": "To get a report"}

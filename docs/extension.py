@@ -8,6 +8,8 @@ from pathlib import Path
 
 from docutils import nodes
 
+from docs.stage import is_chinese, number, words_for
+
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 REFERENCE = re.compile(r"(?<![\w)\]])\((\d+[a-z]?)\)(?!\w)")
 MATHJAX = {
@@ -34,13 +36,13 @@ def visit_displaymath(self, node) -> None:
     raise nodes.SkipNode
 
 
-def name_equations(doctree, number: str) -> dict[str, str]:
+def name_equations(doctree, chapter: str) -> dict[str, str]:
     "Give each numbered equation an identifier; which number has which."
     named = {}
     for node in doctree.findall(nodes.math_block):
         for tag in TAG.findall(node.astext()):
             if tag not in named:
-                named[tag] = f"equation-{number}-{tag}"
+                named[tag] = f"equation-{chapter}-{tag}"
                 node["ids"] = [*node["ids"], named[tag]]
     return named
 
@@ -65,34 +67,51 @@ def link_equations(doctree, named: dict[str, str]) -> None:
         text.parent.replace(text, parts)
 
 
-def link_code(doctree, named: dict[str, str], computed: dict) -> None:
+def link_code(doctree, named: dict[str, str], computed: dict, word: str) -> None:
     "Below an equation, the exported cells that name it."
     for node in list(doctree.findall(nodes.math_block)):
         cells = [cell for tag in TAG.findall(node.astext()) if named[tag] in node["ids"] for cell in computed.get(tag, [])]
         if cells and isinstance(node.parent, nodes.section):
-            line = nodes.paragraph("", "code: ", classes=["computed"])
+            line = nodes.paragraph("", word, classes=["computed"])
             for k, (name, place) in enumerate(cells):
                 line += [nodes.Text(", ")] if k else []
                 line += nodes.reference("", "", nodes.literal(text=name), internal=True, refid=place)
             node.parent.insert(node.parent.index(node) + 1, line)
 
 
+def mark_latin(doctree) -> None:
+    "Emphasis in a Chinese page that is not Chinese, such as titles of books: it is italic, the other has dots."
+    for node in doctree.findall(nodes.emphasis):
+        if not re.search(r"[\u4e00-\u9fff]", node.astext()):
+            node["classes"].append("latin")
+
+
 def on_read(app, doctree) -> None:
-    found = re.match(r"(?:.*/)?(\d+)_", app.env.docname)
-    if found and (named := name_equations(doctree, found[1])):
+    page = app.env.docname
+    if is_chinese(page):
+        mark_latin(doctree)
+    found = re.match(r"(?:.*/)?(\d+_.*)", page)
+    if found and (named := name_equations(doctree, number(found[1]))):
         std = app.env.get_domain("std")
         for tag, target in named.items():
-            std.note_hyperlink_target(target, app.env.docname, target, f"({tag})")
+            std.note_hyperlink_target(target, page, target, f"({tag})")
         link_equations(doctree, named)
-        link_code(doctree, named, app.config.site["computed"].get(app.env.docname, {}))
+        link_code(doctree, named, app.config.site["computed"].get(page, {}), words_for(page)["code"])
 
 
 def margin(app, pagename: str, context) -> str:
-    "The table of contents in the margin: captions and chapters, and of the reference only its first page, unless one is in it."
+    """The table of contents in the margin: captions and chapters, on a Chinese page the Chinese ones first; of the reference
+    only its first page, unless one is in it.
+    """
     lines = []
-    for caption, pages in app.config.site["trees"]:
+    trees = app.config.site["trees"]
+    if is_chinese(pagename):
+        trees = sorted(trees, key=lambda tree: not is_chinese(tree[1][0]))
+    for caption, pages in trees:
         within = pagename.startswith("api/") or not caption == "Reference"
-        lines += [f'<p class="caption"><span class="caption-text">{escape(caption)}</span></p>', "<ul>"]
+        lang = language(pages[0])
+        lines.append(f'<p class="caption" lang="{lang}"><span class="caption-text">{escape(caption)}</span></p>')
+        lines.append(f'<ul lang="{lang}">')
         for page in pages if within else pages[:1]:
             here = ' class="current"' if page == pagename else ""
             title = re.sub("<[^>]*>", "", app.env.titles[page].astext())
@@ -101,11 +120,32 @@ def margin(app, pagename: str, context) -> str:
     return "\n".join(lines)
 
 
+def language(page: str) -> str:
+    return "zh" if is_chinese(page) else "en"
+
+
+def in_two(app, pagename: str, context) -> tuple[str, str]:
+    "For a page that is there in both languages: what its head says of the other, and the line above its title."
+    translated = app.config.site["translated"]
+    other = (translated | {zh: en for en, zh in translated.items()}).get(pagename)
+    if other is None:
+        return "", ""
+    lang, to = language(other), context["pathto"](other)
+    links = [f'<a href="{to}" lang="{lang}" hreflang="{lang}">{"中文" if lang == "zh" else "English"}</a>']
+    if is_chinese(pagename):
+        links.append(f'<a href="{context["pathto"]("zh/glossary")}">术语表</a>')
+    line = f'<nav class="languages" aria-label="{"语言" if is_chinese(pagename) else "Languages"}">{" · ".join(links)}</nav>\n'
+    return f'<link rel="alternate" hreflang="{lang}" href="{to}">\n', line
+
+
 def on_page(app, pagename, templatename, context, doctree) -> None:
-    "A description in the head of each page, the margin, and MathJax where there is mathematics."
+    "A description in the head of each page, its language, the margin, and MathJax where there is mathematics."
     about = app.config.site["about"].get(pagename) or app.config.site["about"]["index"]
-    context["metatags"] = context.get("metatags", "") + f'<meta name="description" content="{escape(about)}">\n'
-    context["body"] = context.get("body", "").replace(' aria-label="Toggle hidden content"', "")  # the words inside say more
+    head, line = in_two(app, pagename, context)
+    context["language"] = language(pagename)
+    context["metatags"] = context.get("metatags", "") + f'<meta name="description" content="{escape(about)}">\n{head}'
+    body = context.get("body", "").replace(' aria-label="Toggle hidden content"', "")  # the words inside say more
+    context["body"] = line + body
     context["toctree"] = lambda **options: margin(app, pagename, context)
     if doctree is not None and any(doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block))):
         app.add_js_file(None, body=f"window.MathJax = {json.dumps(MATHJAX)}")

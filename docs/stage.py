@@ -15,6 +15,12 @@ REMARK = re.compile(r"[ \t]*#[ \t]*(?:fmt: skip|fmt: off|fmt: on|noqa\b[^\n]*|ty
 DRAWS = re.compile(r"\bplt\.(?!style|rc)|\b(?:axes|figure)\s*[.,=\[)]|\baxis\s*[.,\[)]")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 HEADING = re.compile(r"(#{1,6})\s+(.*)")
+# what the site itself says on a page
+ENGLISH = {"imports": "Imports", "figure": "How the figure is drawn", "drawn": "How it is drawn", "equation": "equation",
+           "module": "What this chapter exports is the module {}.", "in": "Figure in “{}”",
+           "code": "code: ", "sep": ": "}  # fmt: skip
+CHINESE = {"imports": "导入", "figure": "这幅图怎样画成", "drawn": "怎样画成", "equation": "式",
+           "module": "本章导出的模块是 {}。", "in": "“{}”一节的图", "code": "代码：", "sep": "："}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,24 @@ class Exported:
     title: str
 
 
+def is_chinese(page: str) -> bool:
+    "Whether a page, or the chapter that it shows, is one of the Chinese ones."
+    return page.endswith(".zh") or page.startswith("zh/")
+
+
+def words_for(page: str) -> dict[str, str]:
+    "What the site itself says on a page, in its language."
+    return CHINESE if is_chinese(page) else ENGLISH
+
+
+def number(stem: str) -> str:
+    "The number of a chapter as its labels have it: those of a Chinese chapter are its own."
+    return ("zh" if is_chinese(stem) else "") + stem.split("_")[0]
+
+
 def label(stem: str, cell: str) -> str:
     "What a cell of a chapter is called in links, all over the site."
-    return f"cell-{stem.split('_')[0]}-{cell}"
+    return f"cell-{number(stem)}-{cell}"
 
 
 def defined(source: str) -> list[str]:
@@ -62,15 +83,15 @@ def has_picture(cell) -> bool:
 
 
 def folded(cell, source: str, exported: bool) -> str | None:
-    "Under which words a cell is folded, or None: it is read."
+    "Why a cell is folded, or None: it is read."
     if is_imports(source):
-        return "Imports"
+        return "imports"
     if exported or not DRAWS.search(source):
         return None
     if has_picture(cell):
-        return "How the figure is drawn"
+        return "figure"
     helps = all(isinstance(node, ast.FunctionDef | ast.Assign) for node in ast.parse(source).body)
-    return "How it is drawn" if helps else None
+    return "drawn" if helps else None
 
 
 def headings(source: str) -> list[tuple[int, str]]:
@@ -96,16 +117,16 @@ def last_words(source: str, longest: int = 300) -> str:
     "The last paragraph of a Markdown cell as words, cut at the end of a sentence where it is long."
     paragraphs = [p for p in re.split(r"\n\s*\n", source) if p.strip() and not p.lstrip().startswith(("#", "$$", "|", "```"))]
     words = plain(paragraphs[-1]) if paragraphs else ""
-    while len(words) > longest and ". " in words:
-        words = words.split(". ", 1)[1]
+    while len(words) > longest and (rest := re.split(r"\. |。(?=.)", words, maxsplit=1)[1:]):
+        words = rest[0]
     return words[:longest]
 
 
-def caption_of(output, where: str, said: str) -> str:
+def caption_of(output, where: str, said: str, words: dict[str, str]) -> str:
     "What a figure shows, in words: what its output says of it, or else the section it stands in and what is said before it."
     told = output.get("metadata", {})
     told = told.get("alt") or next((each["alt"] for each in told.values() if isinstance(each, dict) and each.get("alt")), "")
-    return told or f"Figure in “{plain(where)}”" + (f": {said}" if said else "")
+    return told or words["in"].format(plain(where)) + (f"{words['sep']}{said}" if said else "")
 
 
 def exports(nb, stem: str) -> list[Exported]:
@@ -163,7 +184,7 @@ def caption(stem: str, module: str, cell, equations: list[str]) -> str:
     linked = ", ".join(f"{{py:obj}}`{name} <g100.{module}.{name}>`" for name in names)
     numbers = ", ".join(f"[({n})](#{equation_label(stem, n)})" for n in equations)
     return (f"({label(stem, cell.id)})=\n{{.exported}}\ng100.{module}" + (f": {linked}" if linked else "")
-            + (f" · equation {numbers}" if numbers else ""))  # fmt: skip
+            + (f" · {words_for(stem)['equation']} {numbers}" if numbers else ""))  # fmt: skip
 
 
 def computed(nb, stem: str) -> dict[str, list[tuple[str, str]]]:
@@ -184,7 +205,7 @@ def said_in(source: str) -> str:
 
 
 def equation_label(stem: str, tag: str) -> str:
-    return f"equation-{stem.split('_')[0]}-{tag}"
+    return f"equation-{number(stem)}-{tag}"
 
 
 def equation_tags(nb) -> set[str]:
@@ -192,18 +213,19 @@ def equation_tags(nb) -> set[str]:
     return {tag for cell in nb.cells if cell.cell_type == "markdown" for tag in TAG.findall(cell.source)}
 
 
-def code_cell(cell, where: str, said: str):
+def code_cell(cell, where: str, said: str, words: dict[str, str]):
     "A code cell as it is shown."
     exported, bare = bool(EXPORTED.match(cell.source)), bool(re.match(r"#\|\s*echo:\s*false", cell.source))
     source = REMARK.sub("", DIRECTIVE.sub("", cell.source)).strip("\n")
     tags = ["exported"] if exported else []
     if bare:
         tags.append("remove-input")
-    elif words := folded(cell, source, exported):
+    elif why := folded(cell, source, exported):
         tags.append("hide-input")
-        cell.metadata["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
+        cell.metadata["mystnb"] = {"code_prompt_show": words[why], "code_prompt_hide": words[why]}
     if has_picture(cell):
-        alt = next(caption_of(o, where, said) for o in cell.outputs if any(k.startswith("image/") for k in o.get("data", {})))
+        pictures = (o for o in cell.outputs if any(k.startswith("image/") for k in o.get("data", {})))
+        alt = caption_of(next(pictures), where, said, words)
         cell.metadata.setdefault("mystnb", {})["image"] = {"alt": alt}
     cell.metadata["tags"] = [*cell.metadata.get("tags", []), *tags]
     cell.source, cell.outputs = source, shown_outputs(cell.outputs)
@@ -213,6 +235,7 @@ def code_cell(cell, where: str, said: str):
 def staged(nb, stem: str, markdown):
     "A chapter as the site shows it; `markdown` makes a Markdown cell of a text."
     cells, where, said, module, equations = [], title_and_about(nb)[0], "", "", equations_of(nb)
+    words = words_for(stem)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             where = ([text for _, text in headings(cell.source)] or [where])[-1]
@@ -220,10 +243,10 @@ def staged(nb, stem: str, markdown):
             cells.append(cell)
         elif begins := MODULE.match(cell.source):
             module = begins[1]
-            cells.append(markdown(f"{{.module}}\nWhat this chapter exports is the module {{py:mod}}`g100.{module}`."))
+            cells.append(markdown("{.module}\n" + words["module"].format(f"{{py:mod}}`g100.{module}`")))
         elif not cell.source.startswith("#| hide"):
             if EXPORTED.match(cell.source) and defined(cell.source):
                 cells.append(markdown(caption(stem, module, cell, equations[cell.id])))
-            cells.append(code_cell(cell, where, said))
+            cells.append(code_cell(cell, where, said, words))
     nb.cells = cells
     return nb

@@ -15,13 +15,15 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-from docs.contents import PARTS
+from docs.contents import CHINESE, PARTS
 from docs.stage import exports, headings, label, staged
-from tests.notebooks import ROOT, chapters, read
+from tests.chinese import chinese, translated
+from tests.notebooks import NBS, ROOT, chapters, read
 
 pytestmark = pytest.mark.xdist_group("site")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BOOK = [path for path in chapters() if path.stem != "index"]
+PLACE = re.compile(r"(?:\]\(#|^\()((?:cell|equation)-[^)]+)\)", re.MULTILINE)
 
 
 class Cell(dict):
@@ -41,6 +43,22 @@ def test_every_chapter_stands_in_exactly_one_part():
     told = Counter(stem for part in PARTS for stem in part.chapters)
     assert told == Counter(path.stem for path in BOOK)
     assert PARTS[0].chapters[0] == "00_overview"
+
+
+def test_every_translated_chapter_stands_in_the_chinese_part():
+    assert Counter(CHINESE.chapters) == Counter(translated().keys())
+
+
+def test_a_chinese_chapter_is_staged_like_the_english_one_with_places_of_its_own():
+    "The same code, folded and named in Chinese; no place that a link leads to is one of the English chapter."
+    for stem in CHINESE.chapters:
+        pair = staged(read(translated()[stem]), stem, Cell), staged(chinese(stem), f"{stem}.zh", Cell)
+        code = [[cell for cell in nb.cells if cell.cell_type == "code"] for nb in pair]
+        assert [cell.source for cell in code[0]] == [cell.source for cell in code[1]]
+        there, here = ({place for cell in nb.cells for place in PLACE.findall(cell.source)} for nb in pair)
+        assert not there & here and len(there) == len(here)
+        prompts = [cell.metadata.get("mystnb", {}).get("code_prompt_show") for cell in code[1]]
+        assert all(re.search("[\u4e00-\u9fff]", prompt) for prompt in prompts if prompt)
 
 
 def test_headings_go_down_one_step_at_a_time():
@@ -79,6 +97,7 @@ class Page(HTMLParser):
     def __init__(self, file: Path):
         super().__init__()
         self.ids, self.links, self.loads, self.bare, self.title, self.next, self.about = Counter(), [], [], [], "", "", ""
+        self.lang, self.other = "", {}
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -88,6 +107,10 @@ class Page(HTMLParser):
         if tag == "a" and attrs.get("href"):
             self.links.append(attrs["href"])
             self.next = attrs["href"] if "next-page" in (attrs.get("class") or "") else self.next
+        if tag == "html":
+            self.lang = attrs.get("lang")
+        if attrs.get("hreflang"):
+            self.other.setdefault(tag, (attrs["hreflang"], attrs["href"]))
         if tag == "link" and attrs.get("href") or tag != "a" and attrs.get("src"):
             self.loads.append(attrs.get("src") or attrs["href"])
         if tag == "meta" and attrs.get("name") == "description":
@@ -159,11 +182,26 @@ def test_every_page_has_a_head_words_for_its_pictures_and_one_of_each_place(page
 
 
 @pytest.mark.slow
+def test_a_page_in_two_languages_leads_to_its_other_and_says_which_it_is_in(pages):
+    two = {path.relative_to(NBS).with_suffix(".html").as_posix() for path in translated().values()}
+    chinese_ones = {name.replace(".html", ".zh.html") for name in two}
+    for name in two | chinese_ones:
+        lang, other = ("en", name.replace(".zh", "")) if name in chinese_ones else ("zh", name.replace(".html", ".zh.html"))
+        assert set(pages[name].other) == {"a", "link"}, name
+        for told, address in pages[name].other.values():
+            assert told == lang and urljoin(f"/{name}", address).lstrip("/") == other, name
+    for name, page in pages.items():
+        assert page.lang == ("zh" if name in chinese_ones | {"zh/glossary.html"} else "en"), name
+
+
+@pytest.mark.slow
 def test_jupyters_addresses_of_headings_exist_on_the_site(pages):
     "A link that was written for a notebook, with its heading's text as Jupyter has it, serves for the page, too."
-    for path in BOOK:
-        page = pages[path.relative_to(ROOT / "nbs").with_suffix(".html").as_posix()]
-        found = [text for cell in read(path).cells if cell.cell_type == "markdown" for level, text in headings(cell.source)]
+    books = [(path, ".html", read(path)) for path in BOOK]
+    books += [(path, ".zh.html", chinese(stem)) for stem, path in translated().items()]
+    for path, kind, nb in books:
+        page = pages[path.relative_to(NBS).with_suffix(kind).as_posix()]
+        found = [text for cell in nb.cells if cell.cell_type == "markdown" for level, text in headings(cell.source)]
         for text in found:
             if not re.search(r"[`$*\[]", text):
                 assert text.replace(" ", "-") in page.ids, (path, text)
@@ -175,7 +213,7 @@ def test_next_leads_through_the_parts_in_their_order(pages):
     while name and name not in walked:
         walked.append(name)
         name = urljoin(f"/{name}", pages[name].next).lstrip("/") if pages[name].next else ""
-    order = [stem for part in PARTS for stem in part.chapters]
+    order = [stem for part in PARTS for stem in part.chapters] + [f"{stem}.zh" for stem in CHINESE.chapters]
     assert [stem for page in walked if (stem := Path(page).stem) in order] == order
 
 
@@ -259,7 +297,7 @@ def test_every_page_shows_its_mathematics_and_fits_a_telephone(tab_at, served, p
     assert not wrong, "\n".join(wrong)
 
 
-READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore",
+READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore", "2_algorithms/11_patchcore.zh", "zh/glossary",
         "1_foundations/08_detector", "1_foundations/40_page", "api/index", "api/algorithms.patchcore", "student")  # fmt: skip
 
 
