@@ -124,6 +124,7 @@ def toys() -> Iterator[Case]:
     yield Case("right after all that", lambda folder: canary().write_text if not canary().exists() else None, "right")
 
 
+@pytest.mark.slow
 def test_the_runner_sees_every_outcome():
     results = run("toys", toys)
     assert [r.case.name for r in results] == [case.name for case in toys()], "none is left out, whatever happens to the others"

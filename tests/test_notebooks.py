@@ -116,7 +116,7 @@ def test_readme_is_what_the_index_says():
 
 
 LONG = {"11_patchcore", "12_semiorth", "16_riad", "17_favae", "18_kdad", "20_fcdd"}  # minutes
-LONG |= {"23_report", "24_comparison", "30_console", "35_watch", "38_engines"}
+LONG |= {"23_report", "24_comparison", "30_console", "34_your_own", "35_watch", "38_engines", "43_alignment"}
 RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters()]
 
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LOOKED_AT', 'MOVED', 'misfit', 'shift_gain', 'windows', 'Pooled']
 
-# %% ../../nbs/2_algorithms/43_alignment.ipynb #02e7b419
+# %% ../../nbs/2_algorithms/43_alignment.ipynb #9832638a
 import torch
 
-# %% ../../nbs/2_algorithms/43_alignment.ipynb #690cb121
+# %% ../../nbs/2_algorithms/43_alignment.ipynb #158e85e0
 def misfit(z: torch.Tensor, reach: float = 0.15) -> torch.Tensor:
     """Eq. 1: e_i(s), (N, 2a + 1, 2b + 1), of feature maps z (N, k, h, w), the last beside the first, displaced by up to a rows
     and b columns, the share `reach` of the map's sides, at least one; no displacement is in the middle."""
@@ -30,11 +30,11 @@ def shift_gain(z: torch.Tensor) -> float:
     still = e[:, e.shape[1] // 2, e.shape[2] // 2].sum()
     return max(0.0, float(1 - e.flatten(1).amin(1).sum() / still)) if still > 0 else 0.0
 
-# %% ../../nbs/2_algorithms/43_alignment.ipynb #6e32669d
+# %% ../../nbs/2_algorithms/43_alignment.ipynb #d426cfc0
 LOOKED_AT = 64  # feature maps that are compared by displacement
 MOVED = 0.15  # G from which on pictures count as displaced
 
-# %% ../../nbs/2_algorithms/43_alignment.ipynb #6e7fbcde
+# %% ../../nbs/2_algorithms/43_alignment.ipynb #cc3e8e9a
 def windows(grid: tuple[int, int], side: int) -> torch.Tensor:
     "W(p): the numbers (P, m) of the positions of a window for each of the P = h w positions of a grid (h, w), itself first."
     (h, w), (a, b) = grid, (min(side, length) for length in grid)
