@@ -252,7 +252,7 @@ def test_estimate_is_printed_before_the_work(capsys, monkeypatch):
 
 LITTLE = 0.0035  # GB: 16 pictures of 64 x 64 pixels at a time
 SOME = {
-    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "plain": {}, "split": {"calibration": 0.2, "max_memory": 0.0024}, "wide": {"feature_dim": 512, "projection_dim": 64},
     "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2), "max_memory": 0.005},
     "pad": {"framing": "pad"}, "reweighted": {"image_score": "reweighted"}, "studentise": {"studentise": True},
 }  # fmt: skip
@@ -443,7 +443,7 @@ def test_features_are_extracted_once(monkeypatch):
 # --- more pictures later ---
 
 UPDATED = {
-    "plain": {}, "split": {"calibration": 0.2}, "wide": {"feature_dim": 512, "projection_dim": 64},
+    "plain": {}, "split": {"calibration": 0.2, "max_memory": 0.0024}, "wide": {"feature_dim": 512, "projection_dim": 64},
     "max": {"image_score": "max"}, "pad": {"framing": "pad"}, "studentise": {"studentise": True},
     "tiles": {"tile": 32, "overlap": 0, "image_size": 32, "levels": (1, 2)}, "in blocks": {"max_memory": 0.0035},
 }  # fmt: skip
