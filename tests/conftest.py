@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,3 +53,18 @@ def built(tmp_path_factory):
 @pytest.fixture(scope="session")
 def wheel(built):
     return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    "A real browser, for pages."
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed (it comes with the extra dev)")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here; apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

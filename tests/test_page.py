@@ -38,7 +38,6 @@ from tests.notebooks import ROOT
 from tests.toys import line_of, mvtec_folder, pictures
 
 pytestmark = pytest.mark.xdist_group("page")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def comes_true(tab, expression: str, seconds: float = 30.0) -> None:
@@ -144,20 +143,6 @@ def result(tmp_path_factory):
     parameters = {"image_size": 32, "calibration": 0.4, "target_fpr": 0.2}
     done = run_experiment("mean-picture", f"folder:{root}", parameters=parameters)
     return write_results(done, tmp_path_factory.mktemp("out") / "<b>result"), done
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if find_spec("playwright") is None:
-        pytest.skip("playwright is not installed (it comes with the extra dev)")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here; apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

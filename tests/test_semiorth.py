@@ -664,6 +664,7 @@ def test_what_is_kept_stays_within_the_limit():
     needs, one = fit_bytes(256, 20, 16, cross=True), 4 * 256 * 20
     assert semiorth.room(detector, 10**6, 256) == semiorth.KEPT // one and semiorth.room(detector, 5, 256) == 5
     assert semiorth.room(detector.set_params(max_memory=(needs + 3.5 * one) / 1e9), 100, 256) == 3
+    assert semiorth.room(detector.set_params(max_memory=0.9 * needs / 1e9), 100, 256) == 0
 
 
 # --- on several machines ---

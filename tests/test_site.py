@@ -3,13 +3,11 @@
 import functools
 import http.server
 import re
-import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -21,7 +19,6 @@ from tests.chinese import chinese, translated
 from tests.notebooks import NBS, ROOT, chapters, read
 
 pytestmark = pytest.mark.xdist_group("site")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BOOK = [path for path in chapters() if path.stem != "index"]
 PLACE = re.compile(r"(?:\]\(#|^\()((?:cell|equation)-[^)]+)\)", re.MULTILINE)
 
@@ -232,20 +229,6 @@ def served(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if find_spec("playwright") is None:
-        pytest.skip("playwright is not installed (it comes with the extra dev)")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here; apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

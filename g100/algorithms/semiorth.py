@@ -39,7 +39,7 @@ from g100.foundations.detector import (
     good_only,
     pick_device,
 )
-from .alignment import LOOKED_AT, MOVED, Pooled, shift_gain, windows
+from .alignment import FEW, LOOKED_AT, MOVED, Pooled, shift_gain, windows
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Size, param
@@ -304,7 +304,7 @@ def room(detector: "SemiOrthogonal", images: int, positions: int) -> int:
     needs = fit_bytes(positions, detector.k, detector.batch_size, detector.storage, True, detector.window > 1)
     limit = detector.max_memory
     free = KEPT if limit is None else min(KEPT, limit * 1e9 - needs)
-    return min(images, int(free / (4 * positions * detector.k)))
+    return max(0, min(images, int(free / (4 * positions * detector.k))))
 
 
 @torch.inference_mode()
@@ -346,7 +346,7 @@ def near_of(model: Gaussians, lessons: Lessons) -> torch.Tensor | None:
 
 def noted(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons, seen: int, kept: torch.Tensor) -> torch.Tensor | None:
     "The windows that share a Gaussian, by what features (c, P, k) of pictures say; what was seen and chosen is noted."
-    few = kept[: LOOKED_AT if detector.tile is None else 0]
+    few = kept[: LOOKED_AT if detector.tile is None else 0, :, :FEW]
     gain = shift_gain(few.mT.unflatten(2, model.grid(lessons.view.shape)))
     lessons.notes.update(seen=seen, shift_gain=gain)
     if gain > MOVED and detector.window == 1:
@@ -513,7 +513,7 @@ def learnt_moments(detector: "SemiOrthogonal", model: Gaussians, lessons: Lesson
         kept = torch.cat([model.embedded(x.to(lessons.device))[0].transpose(0, 1) for x in few])
     else:
         cross, P = detector.calibration == "cross", len(scatter)
-        count = room(detector, len(images), P) if cross else min(LOOKED_AT, len(images))
+        count = room(detector, len(images) if cross else min(LOOKED_AT, len(images)), P)
         kept = scatter.new_empty(count, *model.mean.shape)
         seen = take_in(model, scatter, 0, lessons, kept)
     return scatter, seen, kept, noted(detector, model, lessons, seen, kept)
