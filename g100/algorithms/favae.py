@@ -249,7 +249,8 @@ class FAVAE(TrainedDetector):
     >>> detector = FAVAE(z=64, epochs=40).fit("good/")
     """
 
-    image_size: Size = param(128, "size of the network's input in pixels, multiples of 16")
+    image_size: Size = param(192, "size of the network's input in pixels, multiples of 16")
+    studentise: bool = param(True)
     image_score: str = param("top_percent")
     epochs: Count = param(80)
     train_batch: Count = param(16)
@@ -323,5 +324,6 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "patience": (20, "unofficial port"), "flip": ("", "ours: the port has 10,000 turned and mirrored copies"),
     "sigma": (4.0, "unofficial port; the seed: 7"),
     "image_score": ("max", "ours and the seed's: the port has no score of pictures"),
+    "studentise": (False, "unofficial port: none"),
     "calibration": ("cross", "ours: no picture is kept from teaching for the threshold; six trainings"),
 }  # fmt: skip

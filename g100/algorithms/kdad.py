@@ -334,7 +334,8 @@ class KDAD(TrainedDetector):
     >>> detector = KDAD(method="guided", epochs=30).fit("good/")
     """
 
-    image_size: Size = param(128)
+    image_size: Size = param(192)
+    studentise: bool = param(True)
     image_score: str = param("top_percent", "how a map becomes a score: 'top_percent', 'max', 'mean', or 'loss' (Eq. 3)")
     epochs: Count = param(60)
     sigma: Spread = param(2.0)
@@ -413,6 +414,7 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "weight_decay": (0.0, "official code: none"), "flip": ("", "official code: none"),
     "validation": (0.0, "ours: the official code looks at test pictures every 10 epochs"),
     "method": ("guided", "official code, its default"), "guide_source": (False, "official code: hooks on the cloner alone"),
+    "studentise": (False, "official code"),
     "smoothgrad_n": (50, "official code"), "smoothgrad_noise": (0.0025, "official code: 0.05, squared"),
     "image_score": ("loss", "paper"), "sigma": (4.0, "official code"), "opening": (3, "official code"),
     "calibration": ("cross", "ours: all good pictures teach; six trainings"),

@@ -156,7 +156,8 @@ class RIAD(TrainedDetector):
     >>> detector = RIAD(image_size=128, epochs=60).fit("good/")
     """
 
-    image_size: Size = param(96)
+    image_size: Size = param(128)
+    studentise: bool = param(True)
     image_score: str = param("top_percent")
     epochs: Count = param(40)
     train_batch: Count = param(8)
@@ -225,7 +226,7 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "weight_decay": (1e-5, "unofficial port"), "flip": ("", "unofficial port: none"),
     "validation": (0.2, "unofficial port: chooses the epoch"), "patience": (20, "unofficial port"),
     "sigma": (6.06, "ours: the variance of the mean over 21 x 21 pixels that a port quotes from the paper; a port: 7"),
-    "image_score": ("max", "unofficial port"),
+    "image_score": ("max", "unofficial port"), "studentise": (False, "unofficial port: none"),
     "calibration": ("cross", "ours: no picture is kept from teaching for the threshold; six trainings"),
     "batch_size": (4, "ours: memory while judging"),
 }  # fmt: skip

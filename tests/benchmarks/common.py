@@ -98,9 +98,9 @@ def command(doc: str, cls: type[Detector], costs: Callable[[], bool], judged: Ca
     return 0 if met else 1
 
 
-def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], epochs: int, seeds: list[int],
+def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict]], common: dict, seeds: list[int],
              data: str = "elpv:poly", more: Callable | None = None) -> None:  # fmt: skip
-    """Train each setting (what, its value, parameters) for `epochs`; one row each in nbs/results/ablation-NAME.csv.
+    """Train each setting (what, its value, parameters) with `common` parameters; one row each in nbs/results/ablation-NAME.csv.
 
     A row that is there already is kept: delete the file to begin anew. Times are the processor's: a busy machine does not
     lengthen them. `more(detector, test pictures)` gives further columns.
@@ -116,7 +116,7 @@ def ablation(name: str, cls: type[Detector], settings: list[tuple[str, str, dict
         synthetic = synthetic_test(dataset.test[np.flatnonzero(dataset.test.labels == 0)[:48]])
         for what, setting, parameters in todo:
             start = time.process_time()
-            detector = cls(seed=seed, **{"epochs": epochs} | parameters).fit(dataset.train)
+            detector = cls(seed=seed, **common | parameters).fit(dataset.train)
             seconds = round(time.process_time() - start, 1)
             same = {"data": data, "seed": seed, "epochs": detector.epochs, "what": what, "setting": setting}
             same["train_seconds"] = seconds
