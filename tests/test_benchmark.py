@@ -153,9 +153,10 @@ def test_a_worker_is_killed_and_nothing_is_lost(within, folder, undisturbed, clu
     assert [fixed(row) for row in rows_of(out)] == [fixed(row) for row in rows_of(undisturbed)[:1]]
 
 
-def test_inspect_on_a_cluster_judges_each_picture_once(within, folder, cluster, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["save", "export"])
+def test_inspect_on_a_cluster_judges_each_picture_once(how, within, folder, cluster, tmp_path, monkeypatch):
     parameters = {"backbone": "resnet18", "weights": "random", "image_size": 32, "batch_size": 4}
-    PatchCore(**parameters).fit(str(folder / "train" / "good"), device="cpu").save(tmp_path / "model")
+    getattr(PatchCore(**parameters).fit(str(folder / "train" / "good"), device="cpu"), how)(tmp_path / "model")
     monkeypatch.setattr(cli, "CHUNK", 1)
     words = ("inspect", tmp_path / "model", folder / "test", folder / "test" / "good" / "003.png", "--device", "cpu")
     for name, more in (("here", ()), ("there", ("--scheduler", cluster.scheduler_address))):

@@ -21,7 +21,7 @@ from scipy.stats import binom
 
 from g100.algorithms.kdad import KDAD
 from g100.algorithms.patchcore import PatchCore
-from g100.foundations import runtime
+from g100.foundations import line, runtime
 from g100.foundations.calibration import _tail
 from g100.foundations.detector import load
 from g100.foundations.engines import Engine, chosen_engine, made_for, onnx_graph, points_outside, quantised
@@ -175,6 +175,112 @@ def test_the_command_exports_and_says_what_was_compared(within, tmp_path):
     refused(within("export", model, "--out", tmp_path / "out"), "exists")
 
 
+# ---- the command inspects with an exported model
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    "A folder of good and spotted pictures, one of another size, one that is no picture."
+    place = tmp_path_factory.mktemp("photos")
+    for i, picture in enumerate(SEEN):
+        Image.fromarray(picture if i != 3 else picture[:50]).save(place / f"{i:02d}.png")
+    (place / "99.png").write_bytes(b"no picture")
+    return place
+
+
+def told_by(within, *words) -> list[dict]:
+    "The rows of JSON that `g100 inspect` gives."
+    done = within("inspect", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_inspect_takes_an_exported_model_as_it_takes_a_model(engine, within, photos, tmp_path):
+    "Table, JSON, page, masks, maps and COCO: the same verdicts as the detector's, and those of `load_exported`."
+    detector("patchcore").save(tmp_path / "model")
+    made = runtime.exported_from(detector("patchcore"), engine, "fp32", None)
+    write_exported(replace(made, card=dict(made.card) | {"certificate": {}}), tmp_path / "exported")
+    old, new = (told_by(within, tmp_path / name, photos, "--out", tmp_path / f"{name}-out", "--masks", "--maps", "--coco")
+                for name in ("model", "exported"))  # fmt: skip
+    direct = load_exported(tmp_path / "exported").inspect([photos / row["name"] for row in new[:-1]])
+    for i, (a, b) in enumerate(zip(old[:-1], new[:-1], strict=True)):
+        assert all(a[key] == b[key] for key in ("name", "is_anomalous", "unlike"))
+        for key in ("score", "threshold", "p_value"):
+            np.testing.assert_allclose(b[key], a[key], rtol=1e-4)
+        assert (b["score"], b["is_anomalous"]) == (float(direct.score[i]), bool(direct.is_anomalous[i]))
+        masks, maps = (tmp_path / "exported-out" / kind / b["name"] for kind in ("masks", "maps"))
+        assert np.array(Image.open(masks)).shape == ((50, 80) if i == 3 else (80, 80))
+        np.testing.assert_array_equal(np.load(maps.with_suffix(".npy")), direct.map[i])
+    assert old[-1]["error"] == new[-1]["error"] and "99.png" in new[-1]["error"]
+    outs = [tmp_path / f"{name}-out" for name in ("model", "exported")]
+    assert len({frozenset(p.relative_to(out) for p in out.rglob("*")) for out in outs}) == 1, "the same files"
+    assert all('"name":"PatchCore"' in (out / "index.html").read_text() for out in outs)
+
+
+def test_inspect_draws_the_line_of_an_exported_model_where_it_is_told_to(within, folder, photos, tmp_path):
+    seen, model = sorted(photos.glob("[01]*.png")), load_exported(folder)
+    for rate in (0.2, 0.4):
+        rows = told_by(within, folder, *seen, "--target-fpr", rate, "--out", tmp_path / str(rate))
+        expected = model.inspect(list(map(str, seen)), target_fpr=rate)
+        assert {row["threshold"] for row in rows} == {expected.calibration.threshold} != {model.threshold}
+        assert [row["is_anomalous"] for row in rows] == expected.is_anomalous.tolist()
+    rows = told_by(within, folder, *seen, "--threshold", "1e9")
+    assert {row["threshold"] for row in rows} == {1e9} and not any(row["is_anomalous"] for row in rows)
+    refused(within("inspect", folder, *seen, "--json", "--target-fpr", "1e-6"), "target_fpr=1e-06", "promise")
+
+
+def test_a_folder_is_watched_with_an_exported_model(within, folder, photos, tmp_path, monkeypatch):
+    def once(place, seen, settle):
+        yield [(name, line.state_of(place / name)) for name in line.images_below(place) if name not in seen]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(line, "arrivals", once)
+    words = ("--watch", photos, "--out", tmp_path / "out", "--masks")
+    done = within("inspect", folder, *words)
+    assert done.returncode == 130 and "has the verdicts so far" in done.stderr
+    rows = [json.loads(row) for row in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()[1:]]
+    files = sorted(photos.glob("[01]*.png"))
+    assert [row["is_anomalous"] for row in rows[:-1]] == load_exported(folder).inspect(files).is_anomalous.tolist()
+    assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == len(files) and rows[-1]["error"]
+    detector("patchcore").save(tmp_path / "model")
+    refused(within("inspect", tmp_path / "model", *words), "belongs to")
+
+
+def test_what_an_exported_model_cannot_is_one_line(within, folder, photos, tmp_path):
+    for words, why in ((("--evidence",), "maps and scores alone"), (("--device", "cuda:0"), "computes on the CPU"),
+                       (("--algorithm", "os:system"), "asks for no class")):  # fmt: skip
+        refused(within("inspect", folder, photos, "--out", tmp_path / "out", *words), words[0], why, "exported from")
+    for words in (("update", folder, photos), ("export", folder, "--out", tmp_path / "out")):
+        refused(within(*words), "exported model", "exported from")
+    assert "exported model" in line_of(load, folder) and not (tmp_path / "out").exists()
+    assert within("inspect", folder, photos / "00.png", "--json", "--device", "cpu").returncode == 0
+
+
+def test_inspect_refuses_a_bad_exported_folder_in_one_line(within, copy, photos, tmp_path):
+    graph, card = (copy / "graph.onnx").read_bytes(), (copy / "exported.json").read_text()
+
+    def says(*words):
+        refused(within("inspect", copy, photos, "--out", tmp_path / "out"), *words)
+        assert not (tmp_path / "out").exists()
+
+    (copy / "graph.onnx").write_bytes(graph[:-1])
+    says("graph.onnx was altered")
+    (copy / "graph.onnx").write_bytes(graph)
+    for bad, word in ((card[:-20], "export the model, again"), (card.replace('"fp32"', '"bf16"'), "altered"), ("[]", "again")):
+        (copy / "exported.json").write_text(bad)
+        says("cannot be opened as an exported model", word)
+    (copy / "exported.json").write_text(card)
+    for change in ({"batch_size": 0}, {"batch_size": -3}, {"format": 2}, {"precision": None, "engine": "torch"}):
+        resealed(copy, **change)
+        says("cannot be opened")
+        (copy / "exported.json").write_text(card)
+    (copy / "graph.onnx").unlink()
+    says("graph.onnx")
+    (copy / "exported.json").unlink()
+    says("model.json")
+
+
 # ---- what is refused
 
 
@@ -220,6 +326,43 @@ def test_a_graph_that_is_none_and_one_of_another_size_are_one_line(copy):
         (copy / "graph.onnx").write_bytes(bad)
         resealed(copy, graph={"graph.onnx": hashlib.sha256(bad).hexdigest()})
         line_of(load_exported, copy)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_a_graph_that_takes_another_number_of_pictures_is_one_line_when_it_is_asked(engine, copy):
+    fixed = onnx.ModelProto.FromString((copy / "graph.onnx").read_bytes())
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    shape = onnx.helper.make_node("Constant", [], ["as one"], value_ints=[1, 3, 64, 64])
+    first = onnx.helper.make_node("Reshape", ["pixels", "as one"], ["one picture"])
+    for node in fixed.graph.node:
+        node.input[:] = ["one picture" if name == "pixels" else name for name in node.input]
+    nodes = [shape, first, *fixed.graph.node]
+    del fixed.graph.node[:]
+    fixed.graph.node.extend(nodes)
+    graph = made_for(engine, fixed.SerializeToString())
+    for name, data in graph.items():
+        (copy / name).write_bytes(data)
+    resealed(copy, engine=engine, graph={name: hashlib.sha256(data).hexdigest() for name, data in graph.items()})
+    model = load_exported(copy)
+    assert model.inspect(SEEN[:1]).score.shape == (1,)
+    assert "cannot compute the graph for pictures (8, 3, 64, 64)" in line_of(model.inspect, SEEN[:8])
+
+
+def test_a_graph_of_a_later_engine_says_which_one(copy):
+    later = onnx.ModelProto.FromString((copy / "graph.onnx").read_bytes())
+    later.ir_version = 10**6
+    (copy / "graph.onnx").write_bytes(data := later.SerializeToString())
+    resealed(copy, engine_version="99.1", graph={"graph.onnx": hashlib.sha256(data).hexdigest()})
+    assert "exported with 99.1, and here is" in line_of(load_exported, copy)
+
+
+def test_scorings_that_fit_no_picture_are_one_line(copy):
+    card = json.loads((copy / "exported.json").read_text())
+    for change in ({"tile": 0}, {"tile": -5}, {"tile": "64"}, {"tile": 64, "overlap": 64}, {"opening": -3}):
+        resealed(copy, scoring=card["scoring"] | change)
+        line_of(load_exported, copy)
+    resealed(copy, scoring=card["scoring"] | {"view": card["scoring"]["view"] | {"size": [32, 32]}})
+    assert "cannot be opened" in line_of(load_exported, copy)
 
 
 def test_external_data_is_refused_wherever_it_stands(copy, tmp_path):

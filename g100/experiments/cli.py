@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'STOPPED', 'Name', 'Data', 'Backbone',
            'Weights', 'Settings', 'Limit', 'Pixels', 'Resume', 'Config', 'Evidence', 'Embed', 'CONFIG', 'COLUMNS',
-           'CHUNK', 'Model', 'Pictures', 'OutOrNone', 'Class', 'Rate', 'Line', 'Json', 'Bare', 'Masks', 'Maps', 'Coco',
-           'Every', 'Watch', 'Settle', 'Fail', 'KEPT', 'Joining', 'Goal', 'Keep', 'EXTRAS', 'parse_settings',
-           'show_row', 'stoppable', 'metric_size_from', 'read_config', 'run', 'demo', 'gather', 'Wanted', 'kept',
-           'write_array', 'judged', 'judged_or_said', 'csv_line', 'write_verdicts', 'progress', 'judge_chunk',
-           'judged_there', 'judged_stream', 'inspection_page', 'watch_folder', 'show_found', 'tell_json',
-           'check_wishes', 'inspected', 'inspect', 'show_certificate', 'export_', 'show_update', 'update', 'seeds_from',
-           'benchmark', 'described', 'list_', 'doctor', 'version', 'say', 'main']
+           'CHUNK', 'Model', 'Judging', 'Pictures', 'OutOrNone', 'Class', 'Rate', 'Line', 'Json', 'Bare', 'Masks',
+           'Maps', 'Coco', 'Every', 'Watch', 'Settle', 'Fail', 'KEPT', 'Joining', 'Goal', 'Keep', 'EXTRAS',
+           'parse_settings', 'show_row', 'stoppable', 'metric_size_from', 'read_config', 'run', 'demo', 'opened',
+           'gather', 'Wanted', 'kept', 'write_array', 'judged', 'judged_or_said', 'csv_line', 'write_verdicts',
+           'progress', 'judge_chunk', 'judged_there', 'judged_stream', 'inspection_page', 'watch_folder', 'show_found',
+           'tell_json', 'check_wishes', 'inspected', 'inspect', 'show_certificate', 'export_', 'show_update', 'update',
+           'seeds_from', 'benchmark', 'described', 'list_', 'doctor', 'version', 'say', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -192,6 +192,24 @@ def demo(out: Out = Path("g100-demo"), seed: Seed = 0, device: Device = "auto", 
     options = {"seed": seed, "device": device, "parameters": {"image_size": 224, "coreset_ratio": 0.01}, "verbose": True}
     show_row(experiment(out, "patchcore", "elpv:mono", force=force, evidence=True, **options), out)
 
+# %% ../../nbs/3_experiments/32_cli.ipynb #598a84c2
+def opened(place: Path, device: str, algorithm: str | None, evidence: bool = False):
+    "The detector, or the exported model, in a folder. Raises G100Error, also for options that an exported model cannot follow."
+    from g100.foundations.detector import load
+    from g100.foundations.line import card_in
+    from g100.foundations.runtime import load_exported
+
+    card = card_in(place)
+    if card is None or card.name == "model.json":
+        return load(place, device, algorithm)
+    refused = {"--evidence": (evidence, "gives maps and scores alone"), "--algorithm": (algorithm, "asks for no class"),
+               f"--device {device}": (device not in ("auto", "cpu"), "computes on the CPU")}  # fmt: skip
+    for option, (told, why) in refused.items():
+        if told:
+            raise G100Error(f"{option}: {place} is an exported model, which {why}; leave the option out, or name the model "
+                            "that it was exported from")  # fmt: skip
+    return load_exported(place)
+
 # %% ../../nbs/3_experiments/32_cli.ipynb #1a232756
 def gather(paths: list[str], skip_unreadable: bool):
     "The pictures of files, folders, patterns and `-` together, as one ImageSet; unreadable ones reported or refused."
@@ -343,22 +361,19 @@ def progress(rows: Iterator, total: int | None, what: str = "inspecting") -> Ite
 CHUNK = 32  # batches
 
 
-def judge_chunk(model: Path, device: str, algorithm: str | None, images, wanted: Wanted, start: int) -> list[dict]:
+def judge_chunk(place: Path, device: str, algorithm: str | None, images, wanted: Wanted, start: int) -> list[dict]:
     "The rows of some pictures; what a worker does."
-    from g100.foundations.detector import load
-
     if not wanted.folder.is_dir():
         raise G100Error(f"{platform.node()} does not see {wanted.folder}: --out must be on a shared file system")
-    return list(judged_or_said(load(model, device, algorithm), images, wanted, start))
+    return list(judged_or_said(opened(place, device, algorithm), images, wanted, start))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
-def judged_there(client, model: Path, device: str, algorithm: str | None, images, wanted: Wanted) -> Iterator[dict]:
-    "As `judged`, by the workers of a cluster."
+def judged_there(client, place: Path, device: str, algorithm: str | None, images, wanted: Wanted,
+                 step: int) -> Iterator[dict]:  # fmt: skip
+    "As `judged`, by the workers of a cluster, each so many pictures."
     from g100.experiments.cluster import in_order
-    from g100.foundations.store import read_card
 
-    step = CHUNK * read_card(model)["parameters"]["batch_size"]
-    calls = [(model, device, algorithm, images[i : i + step], wanted, i) for i in range(0, len(images), step)]
+    calls = [(place, device, algorithm, images[i : i + step], wanted, i) for i in range(0, len(images), step)]
     for rows in in_order(client, judge_chunk, calls):
         yield from rows
 
@@ -384,7 +399,9 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
     from g100.foundations.folders import write_text
     from g100.foundations.line import coco_of
     from g100.foundations.page import embed_page, page_data, promise_said, run_data, write_page
+    from g100.foundations.runtime import Exported
 
+    name = str(model.card["algorithm"]) if isinstance(model, Exported) else type(model).__name__
     record = model.calibration_ if wanted.target_fpr is None else model.calibration_.at(wanted.target_fpr)
     if "coco" in wanted.kinds:
         write_text(folder / "coco.json", json.dumps(coco_of(rows)))
@@ -394,7 +411,7 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
         if wanted.threshold is not None:
             said[1] = f"The threshold, {wanted.threshold:g}, was told; nothing was promised for it."
         more = {} if wanted.threshold is None else {"threshold": wanted.threshold}
-        run = run_data(rows, record, name=type(model).__name__, **more)
+        run = run_data(rows, record, name=name, **more)
         links = {"verdicts.csv": "verdicts.csv"}
         write_page(folder, page_data("Inspection", said, rows, [run], record.target_fpr, links=links))
     if "embed" in wanted.kinds:
@@ -404,7 +421,7 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
 def watch_folder(model, place: Path, folder: Path, wanted: Wanted, settle: float, tell: Callable[[dict], None] | None) -> None:
     "Judge the pictures that come into a folder, until stopped; `place`: of the model. Raises G100Error."
     from g100.foundations.folders import locked
-    from g100.foundations.line import arrivals, begun, json_of, told
+    from g100.foundations.line import arrivals, begun, card_in, json_of, told
     from g100.foundations.pictures import ImageSet
 
     out, ledger = wanted.folder, wanted.folder / "verdicts.jsonl"
@@ -413,7 +430,7 @@ def watch_folder(model, place: Path, folder: Path, wanted: Wanted, settle: float
     if os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
         raise G100Error(f"{out} lies in the folder that is watched; name one beside it")
     out.mkdir(parents=True, exist_ok=True)
-    head = {"watched": os.path.realpath(folder), "model": hashlib.sha256((place / "model.json").read_bytes()).hexdigest()[:16]}
+    head = {"watched": os.path.realpath(folder), "model": hashlib.sha256(card_in(place).read_bytes()).hexdigest()[:16]}
     with locked(out / ".lock"):
         seen = begun(ledger, head)
         for found in arrivals(folder, seen, settle):
@@ -463,6 +480,7 @@ def check_wishes(out: Path | None, paths: list[str] | None, watch: Path | None, 
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #f561c115
 Model = Annotated[Path, typer.Argument(help="A model folder, or the result of `g100 run` that holds one.")]
+Judging = Annotated[Path, typer.Argument(help="A model folder, a result of `g100 run`, or what `g100 export` wrote.")]
 Pictures = Annotated[list[str] | None, typer.Argument(help="Pictures, folders, patterns, - (stdin), a video, camera:0.")]
 OutOrNone = Annotated[Path | None, typer.Option(help="Folder for the results; must not exist, unless with --watch.")]
 Class = Annotated[str | None, typer.Option(help="module:Class of a model whose algorithm g100 does not know.")]
@@ -496,7 +514,7 @@ def inspected(place: Path, detector, paths: list[str], wanted: Wanted, every: in
         wanted = replace(wanted, folder=draft)
         rows = judged_stream(detector, runs, every, wanted) if runs else judged_or_said(detector, images, wanted)
         if client and not runs:
-            rows = judged_there(client, place.absolute(), device, algorithm, images, wanted)
+            rows = judged_there(client, place.absolute(), device, algorithm, images, wanted, CHUNK * detector.batch_size)
         seen = write_verdicts(draft and draft / "verdicts.csv", rows, None if runs else len(images), tell)
         if draft:
             inspection_page(draft, seen, detector, wanted)
@@ -504,14 +522,13 @@ def inspected(place: Path, detector, paths: list[str], wanted: Wanted, every: in
 
 
 def inspect(
-    model: Model, paths: Pictures = None, out: OutOrNone = None, device: Device = "auto", algorithm: Class = None,
+    model: Judging, paths: Pictures = None, out: OutOrNone = None, device: Device = "auto", algorithm: Class = None,
     target_fpr: Rate = None, threshold: Line = None, as_json: Json = False, no_pictures: Bare = False, masks: Masks = False,
     maps: Maps = False, coco: Coco = False, evidence: Evidence = False, embed: Embed = False, every: Every = 1,
     watch: Watch = None, settle: Settle = 1.0,
     fail_on_abnormal: Fail = False, scheduler: Scheduler = None, skip_unreadable: Skip = False, force: Force = False,
 ) -> None:  # fmt: skip
-    "Judge new pictures with a saved model: a table of verdicts, an overlay of every picture, and a page of all."
-    from g100.foundations.detector import load
+    "Judge new pictures with a saved or exported model: a table of verdicts, an overlay of every picture, and a page of all."
     from g100.foundations.line import model_in
 
     shown = not no_pictures and out is not None
@@ -520,12 +537,12 @@ def inspect(
     place, tell = model_in(model), tell_json if as_json else None
     wanted = Wanted(out, frozenset(kind for kind, wish in kinds.items() if wish), target_fpr, threshold)
     check_wishes(out, paths, watch, wanted, as_json)
-    detector = load(place, "cpu" if scheduler else device, algorithm)
+    detector = opened(place, "cpu" if scheduler else device, algorithm, evidence)
     if watch is not None:
         return watch_folder(detector, place, watch, replace(wanted, kinds=wanted.kinds - {"page", "coco"}), settle, tell)
     rows = inspected(place, detector, paths, wanted, every, skip_unreadable, force, tell, out, device, algorithm, scheduler)
     told = target_fpr is not None or threshold is not None
-    show_found(rows, out, None if told else detector.shortage_, sys.stderr if as_json else sys.stdout)
+    show_found(rows, out, None if told else detector.calibration_.shortage, sys.stderr if as_json else sys.stdout)
     if fail_on_abnormal and any(row.get("is_anomalous") for row in rows):
         raise typer.Exit(1)
 

@@ -363,7 +363,7 @@ def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, m
     "The overlay of one verdict as PNG, at the picture's own size, under the picture's own name (see `overlay_name`)."
     file = folder / overlay_name(name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    painted = overlay(image, map, mask, detector.frame(image.shape[:2]), detector.color_range_)
+    painted = overlay(image, map, mask, detector.frame(image.shape[:2]), detector.calibration_.color_range)
     Image.fromarray(painted).save(file, compress_level=1)
     return file
 

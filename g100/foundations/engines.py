@@ -253,7 +253,13 @@ class Engine:
         return OPENED[self.name](self.graph, self.precision)
 
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
-        return self.run(x)
+        try:
+            return self.run(x)
+        except G100Error:
+            raise
+        except Exception as error:  # of whatever kind: the graph may be anybody's
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise G100Error(f"{LIBRARIES[self.name]} cannot compute the graph for pictures {x.shape}: {why}") from error
 
     def __deepcopy__(self, memo) -> "Engine":
         return self  # nothing in it changes

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FIGURE', 'EXPORTED', 'FILES', 'LARGEST', 'TIE', 'stacked', 'joined', 'painted', 'gallery', 'plotted', 'chosen',
            'rescaled', 'known_calibration', 'Inspection', 'Scoring', 'cut', 'within', 'finite', 'decided', 'as_wide',
-           'pooled', 'read_raw', 'laid_together', 'shown', 'told_whole', 'told_in_crops', 'sealed', 'kept_scores',
-           'read_exported', 'scoring_from', 'calibration_from', 'Exported', 'load_exported', 'graph_of', 'compared',
-           'certified', 'exported_from', 'write_exported', 'export']
+           'pooled', 'read_raw', 'laid_together', 'shown', 'told_whole', 'told_in_crops', 'told', 'sealed',
+           'kept_scores', 'read_exported', 'scoring_from', 'calibration_from', 'Exported', 'tried', 'load_exported',
+           'graph_of', 'compared', 'certified', 'exported_from', 'write_exported', 'export']
 
 # %% ../../nbs/1_foundations/39_runtime.ipynb #046c4234
 import base64
@@ -347,6 +347,12 @@ def told_in_crops(run: Callable, images: ImageSet, scoring: Scoring, batch_size:
         maps, scores = (np.concatenate(column) for column in zip(*map(run, crops), strict=True))
         yield laid_together(whole.images[0].shape[:2], scoring, maps)[None], scores.max(keepdims=True)
 
+
+def told(run: Callable, images: ImageSet, scoring: Scoring, batch_size: int) -> Iterator[tuple]:
+    "Maps (B, H, W) and scores (B,) of pictures in their order, by a graph."
+    way = told_whole if scoring.tile is None else told_in_crops
+    return way(run, images, scoring, batch_size)
+
 # %% ../../nbs/1_foundations/39_runtime.ipynb #1f21abaa
 EXPORTED = 1  # the format of the folder; a change that old code cannot read raises it
 FILES = {"onnx": ("graph.onnx",), "openvino": ("graph.xml", "graph.bin")}
@@ -414,6 +420,11 @@ class Exported:
         "tau: a picture with a higher score is abnormal."
         return self.calibration.threshold
 
+    @property
+    def calibration_(self) -> Calibration:
+        "The calibration, by the name that it has in a fitted detector."
+        return self.calibration
+
     def frame(self, size: tuple[int, int]) -> View:
         "How a picture of that size (H, W) lies under its map."
         return self.scoring.frame(size)
@@ -422,7 +433,6 @@ class Exported:
         "Inspections of `batch_size` pictures at a time, in order: memory does not grow with their number."
         images, start = as_image_set(X, channels), 0
         calibration = self.calibration if target_fpr is None else self.calibration.at(target_fpr)
-        told = told_whole if self.scoring.tile is None else told_in_crops
         for maps, scores in told(self.engine, images, self.scoring, self.batch_size):
             part, start = images[start : start + len(scores)], start + len(scores)
             yield decided(part, *finite(maps, scores, part.names), self.scoring, calibration)
@@ -435,18 +445,33 @@ class Exported:
         return Inspection.join(list(self.inspect_batches(X, channels=channels, target_fpr=target_fpr)))
 
 
+def tried(exported: Exported) -> Exported:
+    "The same model, once it has judged a black picture. G100Error where what comes of that is no map and no score."
+    scoring, made = exported.scoring, exported.card["engine_version"]
+    if exported.batch_size < 1:
+        raise G100Error(f"batch_size={exported.batch_size}: wants a whole number of at least 1")
+    shape = scoring.view.shape if scoring.tile is None else (scoring.tile, scoring.tile)
+    black = as_image_set(np.zeros((1, *shape, 3), np.uint8))
+    try:
+        maps, scores = next(told(exported.engine, black, scoring, exported.batch_size))
+    except G100Error as error:
+        here = exported.engine.version
+        raise error if made == here else G100Error(f"{error}; it was exported with {made}, and here is {here}") from None
+    verdict = decided(black, maps, scores, scoring, exported.calibration)
+    if verdict.mask.shape != (1, *shape) or verdict.is_anomalous.shape != (1,):
+        raise G100Error("its graph gives no map and score")
+    return exported
+
+
 def load_exported(directory) -> Exported:
     "The model that `export` wrote to that folder; torch is not imported. Raises G100Error for anything that is none."
     try:
         card, engine = read_exported(directory)
-        told = card["scoring"], card["calibration"], card["batch_size"]
-        exported = Exported(engine, scoring_from(told[0]), calibration_from(told[1]), card, int(told[2]))
-        black = engine(np.zeros((1, 3, *exported.scoring.view.shape), np.float32))
-        if [one.ndim for one in black] != ([3] if exported.scoring.view.fit == "pad" else [3, 1]):
-            raise G100Error("its graph gives no map and score")
-        return exported
+        how = scoring_from(card["scoring"]), calibration_from(card["calibration"])
+        return tried(Exported(engine, *how, card, int(card["batch_size"])))
     except Exception as error:  # whatever it is: the files are somebody else's
-        why = str(error) if isinstance(error, G100Error) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; copy the folder, or export the model, again"
+        why = str(error) if isinstance(error, G100Error) else said
         raise G100Error(f"{printable(directory)}: cannot be opened as an exported model: {why}") from None
 
 # %% ../../nbs/1_foundations/39_runtime.ipynb #c4ff0f87

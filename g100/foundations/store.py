@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'PICKLES', 'CARD', 'digest', 'write_tensors', 'check_size', 'record', 'finite', 'read_tensors', 'plain',
-           'canonical', 'write_model', 'read_card', 'read_model']
+           'canonical', 'write_model', 'check_place', 'read_card', 'read_model']
 
 # %% ../../nbs/1_foundations/26_store.ipynb #c3e3a0ff
 import hashlib
@@ -137,17 +137,26 @@ def write_model(directory, card: dict, tensors: "dict[str, torch.Tensor]", force
 CARD = 2**26  # bytes: a card of 64 MB is none
 
 
+def check_place(directory: Path) -> None:
+    "G100Error for a folder that is not there, one of an exported model, and one with a pickle in it."
+    if not os.path.isdir(directory):
+        raise G100Error(f"{directory}: no such model folder")
+    names = {p.name for p in directory.iterdir()}
+    if "exported.json" in names and "model.json" not in names:
+        raise G100Error(f"{directory}: an exported model, which judges (g100 inspect, load_exported) and cannot be changed; "
+                        "name the model that it was exported from")  # fmt: skip
+    if found := sorted(name for name in names if Path(name).suffix.lower() in PICKLES):
+        raise G100Error(f"{directory / found[0]}: a pickle, which g100 never loads; a model is model.json + "
+                        "model.safetensors, as `save` writes them")  # fmt: skip
+
+
 def read_card(directory) -> dict:
     "The `model.json` of a model folder, of the right format. Raises G100Error."
     if not isinstance(directory, (str, PurePath)):
         raise G100Error(f"a model folder is named by a path, not by a {type(directory).__name__}")
     directory = Path(directory)
-    if not os.path.isdir(directory):
-        raise G100Error(f"{directory}: no such model folder")
     try:
-        if found := sorted(p.name for p in directory.iterdir() if p.suffix.lower() in PICKLES):
-            raise G100Error(f"{directory / found[0]}: a pickle, which g100 never loads; a model is model.json + "
-                            "model.safetensors, as `save` writes them")  # fmt: skip
+        check_place(directory)
         check_size(directory / "model.json", "model's description", CARD)
         card = record((directory / "model.json").read_bytes(), numbers=True)
         version = card["format"]
