@@ -28,13 +28,19 @@ SKIPPED = re.compile(r"^#\|\s*(eval:\s*false|slow|notest)\b", re.MULTILINE)
 
 
 def chapters() -> list[Path]:
-    "The notebooks of the book as they are read, in the order of their numbers, without the templates of `nbs/reports`."
-    found = (p for p in NBS.rglob("*.ipynb") if not {"reports", ".ipynb_checkpoints"} & set(p.relative_to(NBS).parts))
+    "The notebooks of the book as they are read, in the order of their numbers, without templates and solutions."
+    others = {"reports", "solutions", ".ipynb_checkpoints"}
+    found = (p for p in NBS.rglob("*.ipynb") if not others & set(p.relative_to(NBS).parts))
     return sorted(found, key=lambda p: (p.stem != "index", p.name))
 
 
 def templates() -> list[Path]:
     return sorted((NBS / "reports").glob("*.ipynb"))
+
+
+def solutions() -> list[Path]:
+    "The notebooks of `nbs/solutions`, one for each part of the book; nothing is exported from them."
+    return sorted((NBS / "solutions").glob("*.ipynb"))
 
 
 def read(path: Path):
@@ -130,7 +136,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     os.environ.pop("MPLBACKEND", None)
     export()
-    for chapter in [Path(name).resolve() for name in sys.argv[2:]] or chapters():
+    for chapter in [Path(name).resolve() for name in sys.argv[2:]] or chapters() + solutions():
         print(chapter.relative_to(ROOT), flush=True)
         refresh(chapter)
     (ROOT / "README.md").write_text(readme())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import notebooks
-from tests.notebooks import ROOT, chapters, code_hash, read, templates
+from tests.notebooks import ROOT, chapters, code_hash, read, solutions, templates
 
 BIN = Path(sys.executable).parent
 
@@ -35,14 +35,14 @@ def test_package_is_what_the_notebooks_export(tmp_path):
     assert modules(copy) == modules(ROOT)
 
 
-@pytest.mark.parametrize("path", chapters() + templates(), ids=name)
+@pytest.mark.parametrize("path", chapters() + solutions() + templates(), ids=name)
 def test_notebook_is_clean(path, tmp_path):
     copy = shutil.copy(path, tmp_path)
     notebooks.clean(Path(copy))
     assert Path(copy).read_text() == path.read_text()
 
 
-@pytest.mark.parametrize("path", chapters(), ids=name)
+@pytest.mark.parametrize("path", chapters() + solutions(), ids=name)
 def test_outputs_are_fresh(path):
     nb = read(path)
     stamp = nb.metadata.get("g100", {}).get("executed")
@@ -87,7 +87,7 @@ def test_what_is_exported_stays_short(path):
                     assert code_lines(cell.source, node) <= LONGER.get(node.name, 64), node.name
 
 
-@pytest.mark.parametrize("path", chapters(), ids=name)
+@pytest.mark.parametrize("path", chapters() + solutions(), ids=name)
 def test_what_is_shown_stays_short(path):
     for cell in read(path).cells:
         lines = [line for line in cell.source.splitlines() if line.strip()]
@@ -101,7 +101,7 @@ def links(text: str) -> list[str]:
     return [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match("https?:|mailto:|#", link)]
 
 
-@pytest.mark.parametrize("path", [*chapters(), *templates(), ROOT / "README.md"], ids=name)
+@pytest.mark.parametrize("path", [*chapters(), *solutions(), *templates(), ROOT / "README.md"], ids=name)
 def test_every_link_leads_to_a_file(path):
     if path.suffix == ".md":
         texts = [path.read_text()]
@@ -117,7 +117,8 @@ def test_readme_is_what_the_index_says():
 
 LONG = {"11_patchcore", "12_semiorth", "16_riad", "17_favae", "18_kdad", "20_fcdd"}  # minutes
 LONG |= {"23_report", "24_comparison", "30_console", "34_your_own", "35_watch", "38_engines", "43_alignment"}
-RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters()]
+LONG |= {"1_see_and_measure", "2_remember", "3_learn", "4_compare"}  # solutions of more than 20 s
+RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters() + solutions()]
 
 
 @pytest.mark.parametrize("path", RUN, ids=name)
