@@ -14,10 +14,10 @@ from nbformat.v4 import new_markdown_cell
 from sphinx.cmd.build import main as sphinx
 
 from docs import api
-from docs.contents import CHINESE, PARTS, READERS
+from docs.contents import CHINESE, PARTS, READERS, SOLUTIONS
 from docs.stage import computed, exports, plain, staged, title_and_about
 from tests.chinese import LINK, ZH, chinese
-from tests.notebooks import NBS, ROOT, chapters, read, templates
+from tests.notebooks import NBS, ROOT, chapters, read, solutions, templates
 
 HERE = Path(__file__).parent
 GLOSSARY = "zh/glossary"
@@ -37,6 +37,7 @@ def navigation(places: dict[str, str], modules: list[str]) -> list[tuple[str, li
     trees = [("Where to begin", ["contents", *READERS])]
     trees += [(part.title, [places[stem] for stem in part.chapters]) for part in PARTS]
     trees[-1][1].extend(f"reports/{path.stem}" for path in templates())
+    trees.append((SOLUTIONS.title, [places[stem] for stem in SOLUTIONS.chapters]))
     trees.append((CHINESE.title, [*(places[f"{stem}.zh"] for stem in CHINESE.chapters), GLOSSARY]))
     return [*trees, ("Reference", ["api/index", *(f"api/{module}" for module in modules)])]
 
@@ -44,7 +45,7 @@ def navigation(places: dict[str, str], modules: list[str]) -> list[tuple[str, li
 def contents_page(places: dict[str, str], abouts: dict[str, tuple[str, str]]) -> str:
     "The book by parts, each chapter with its own first sentence."
     lines = ["# Contents", ""]
-    for part in PARTS:
+    for part in (*PARTS, SOLUTIONS):
         lines += [f"## {part.title}", "", part.about, "", *listed(part.chapters, places, abouts), ""]
     stems = [f"{stem}.zh" for stem in CHINESE.chapters]
     lines += [f"## {CHINESE.title}", "", CHINESE.about, "", *listed(stems, places, abouts)]
@@ -90,8 +91,9 @@ def heads(places: dict, abouts: dict, found: list) -> dict[str, str]:
 
 def lay_out(to: Path) -> None:
     "Everything that Sphinx reads, below one folder."
-    books = {path.stem: read(path) for path in (*chapters(), *templates())}
-    places = {path.stem: path.relative_to(NBS).with_suffix("").as_posix() for path in (*chapters(), *templates())}
+    files = (*chapters(), *solutions(), *templates())
+    books = {path.stem: read(path) for path in files}
+    places = {path.stem: path.relative_to(NBS).with_suffix("").as_posix() for path in files}
     found = [each for stem, nb in books.items() for each in exports(nb, stem)]
     books |= {f"{stem}.zh": chinese(stem) for stem in CHINESE.chapters}
     places |= {f"{stem}.zh": f"{places[stem]}.zh" for stem in CHINESE.chapters}

@@ -13,10 +13,10 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-from docs.contents import CHINESE, PARTS
+from docs.contents import CHINESE, PARTS, SOLUTIONS
 from docs.stage import exports, headings, label, staged
 from tests.chinese import chinese, translated
-from tests.notebooks import NBS, ROOT, chapters, read
+from tests.notebooks import NBS, ROOT, chapters, read, solutions
 
 pytestmark = pytest.mark.xdist_group("site")
 BOOK = [path for path in chapters() if path.stem != "index"]
@@ -42,6 +42,10 @@ def test_every_chapter_stands_in_exactly_one_part():
     assert PARTS[0].chapters[0] == "00_overview"
 
 
+def test_every_part_has_its_solutions():
+    assert Counter(SOLUTIONS.chapters) == Counter(path.stem for path in solutions())
+
+
 def test_every_translated_chapter_stands_in_the_chinese_part():
     assert Counter(CHINESE.chapters) == Counter(translated().keys())
 
@@ -60,7 +64,7 @@ def test_a_chinese_chapter_is_staged_like_the_english_one_with_places_of_its_own
 
 def test_headings_go_down_one_step_at_a_time():
     "One title a chapter, and below it no level is left out; no two have the same address."
-    for path in BOOK:
+    for path in BOOK + solutions():
         found = [each for cell in read(path).cells if cell.cell_type == "markdown" for each in headings(cell.source)]
         levels = [level for level, _ in found]
         assert levels[0] == 1 and levels.count(1) == 1, path
@@ -194,7 +198,7 @@ def test_a_page_in_two_languages_leads_to_its_other_and_says_which_it_is_in(page
 @pytest.mark.slow
 def test_jupyters_addresses_of_headings_exist_on_the_site(pages):
     "A link that was written for a notebook, with its heading's text as Jupyter has it, serves for the page, too."
-    books = [(path, ".html", read(path)) for path in BOOK]
+    books = [(path, ".html", read(path)) for path in BOOK + solutions()]
     books += [(path, ".zh.html", chinese(stem)) for stem, path in translated().items()]
     for path, kind, nb in books:
         page = pages[path.relative_to(NBS).with_suffix(kind).as_posix()]
@@ -210,7 +214,7 @@ def test_next_leads_through_the_parts_in_their_order(pages):
     while name and name not in walked:
         walked.append(name)
         name = urljoin(f"/{name}", pages[name].next).lstrip("/") if pages[name].next else ""
-    order = [stem for part in PARTS for stem in part.chapters] + [f"{stem}.zh" for stem in CHINESE.chapters]
+    order = [stem for part in (*PARTS, SOLUTIONS) for stem in part.chapters] + [f"{stem}.zh" for stem in CHINESE.chapters]
     assert [stem for page in walked if (stem := Path(page).stem) in order] == order
 
 
@@ -281,7 +285,8 @@ def test_every_page_shows_its_mathematics_and_fits_a_telephone(tab_at, served, p
 
 
 READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore", "2_algorithms/11_patchcore.zh", "zh/glossary",
-        "1_foundations/08_detector", "1_foundations/40_page", "api/index", "api/algorithms.patchcore", "student")  # fmt: skip
+        "1_foundations/08_detector", "1_foundations/40_page", "api/index", "api/algorithms.patchcore", "student",
+        "solutions/1_see_and_measure")  # fmt: skip
 
 
 @pytest.mark.slow
