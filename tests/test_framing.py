@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from g100.algorithms.patchcore import PatchCore
-from g100.experiments.experiment import pixel_metrics, write_picture
-from g100.foundations.detector import Judge, Lessons, Options, Scoring, judged, load
+from g100.experiments.experiment import evidence_of, pixel_metrics, write_picture
+from g100.foundations.detector import Judge, Lessons, Options, Scoring, judged, load, worst_seen
 from g100.foundations.maps import full_size
 from g100.foundations.pictures import ImageSet, as_image_set
-from g100.foundations.views import View, content
+from g100.foundations.views import View, batches, content
 from tests.toys import MeanPicture, line_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*", "ignore:.*RANDOM weights.*")
@@ -131,3 +132,48 @@ def test_cross_calibration_leaves_padding_out_too():
     square = noisy([(64, 64)] * 12)  # nothing to pad: the same as without
     one, other = (PatchCore(**how, framing=name).fit(square) for name in ("pad", "stretch"))
     np.testing.assert_allclose(one.calibration_scores_, other.calibration_scores_, rtol=1e-5)
+
+
+def smooth(size: tuple[int, int], seed: int) -> np.ndarray:
+    "A picture whose colour says where one is: red from left to right, green from top to bottom; a little noise in blue."
+    y, x = np.mgrid[: size[0], : size[1]] / np.array(size)[:, None, None]
+    return (255 * np.stack([x, y, np.random.default_rng(seed).uniform(0, 0.1, size)], axis=2)).astype(np.uint8)
+
+
+class Mirror(MeanPicture):
+    "Says of a place the colours that its network is given there, and shows what that is given."
+
+    def evidence(self, X, at):
+        seen = next(batches(as_image_set(X), self.fitted_.scoring.view, 1))[0].permute(1, 2, 0).numpy()
+        self.asked = seen[tuple(int(n * N) for n, N in zip(at, seen.shape, strict=False))]
+        return {"said": "", "seen": {"as the network sees it": seen}}
+
+
+@pytest.mark.parametrize("framing", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(120, 360), (320, 160), (200, 200)])
+def test_evidence_is_of_one_place_whatever_the_frame(framing, size, tmp_path):
+    "The place that an algorithm is asked about is that of the map, and both crops show it."
+    detector = Mirror(image_size=160, framing=framing, sigma=0, calibration=0.3)
+    detector.fit([smooth(size, seed) for seed in range(8)])
+    y, x = 0.4 * size[0], 0.55 * size[1]
+    image = smooth(size, 9)
+    image[int(y) - 3 : int(y) + 3, int(x) - 3 : int(x) + 3, 2] = 255
+    told = evidence_of(detector, detector.inspect([image]).map[0], image, tmp_path, 0)
+    np.testing.assert_allclose(detector.asked[:2], (0.55, 0.4), atol=0.03)
+    own, seen = (Image.open(tmp_path / "page" / file).convert("RGB") for _, file in told["pictures"])
+    own, seen = (np.array(crop.resize((20, 20), Image.Resampling.BOX)).astype(float) for crop in (own, seen))
+    assert np.abs(seen - own)[..., :2].mean() < 4, "of 255, as a JPEG shows them; a tenth of the picture away is 25"
+    np.testing.assert_allclose(own.mean((0, 1))[:2] / 255, (0.55, 0.4), atol=0.03)
+
+
+def test_the_good_patch_of_a_padded_picture_is_where_it_was():
+    "Each picture is among those remembered, so that its own patch is the nearest."
+    images = noisy(SIZES)
+    detector = PatchCore(backbone="resnet18", weights="random", image_size=64, framing="pad", coreset_ratio=1.0, opening=1)
+    detector.fit(images)
+    for i, map in enumerate(detector.inspect(images).map):
+        at = worst_seen(detector.fitted_.scoring, map, images[i].shape[:2])
+        told = detector.evidence([images[i]], at)
+        seen = Lessons(as_image_set([images[i]]), detector.scoring(), 4, Options(torch.device("cpu"))).seen((8, 8))[0]
+        if seen[tuple(int(8 * n) for n in at)]:  # else padding prevails in its cell
+            assert told["name"] == as_image_set(images).names[i] and np.abs(np.subtract(told["place"], at)).max() <= 1 / 16

@@ -254,6 +254,7 @@ def test_memory_does_not_grow_with_pictures(fitted):
     more = SemiOrthogonal(**SETTINGS).fit(pictures(90, 64))
     kept, its = ({name: b.shape for name, b in d.fitted_.model.named_buffers()} for d in (fitted, more))
     assert kept == its and kept["whitening"] == (256, 20, 20) and kept["scatter"] == (256, 210)
+    assert kept["picture"] == (3, 64, 64)
 
 
 def test_fit_leaves_the_global_generator_alone():
@@ -408,7 +409,7 @@ def test_saved_model_holds_triangles(storage, numbers, tmp_path):
     detector = SemiOrthogonal(**SETTINGS, storage=storage).fit(pictures(40, 64))
     tensors = read_model(detector.save(tmp_path / "model"))[1]
     learnt = {name: t.nbytes for name, t in tensors.items() if name.startswith("model.") and "backbone" not in name}
-    assert sum(learnt.values()) == 4 * (448 * 20 + 256 * 20 + 256 * numbers), learnt
+    assert sum(learnt.values()) == 4 * (448 * 20 + 256 * 20 + 256 * numbers + 3 * 64 * 64), learnt
 
 
 def test_state_of_one_model_fills_another_that_was_fitted():
@@ -443,6 +444,63 @@ def test_storages_agree():
     assert packed.whitening_.nbytes < 0.55 * size and half.whitening_.nbytes < 0.28 * size
     with pytest.raises(G100Error, match="storage='half'"):
         half.partial_fit(pictures(10, 64))
+
+
+# --- evidence ---
+
+
+def coloured(n: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(0, 256, (n, *size, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("parameters", [
+    {}, {"calibration": 0.2}, {"window": 3}, {"storage": "half"}, {"framing": "pad"}, {"framing": "crop"},
+])  # fmt: skip
+def test_the_mean_of_the_pictures_that_taught_is_shown(parameters, tmp_path):
+    "Against numpy's, in the frame of the network; kept by a saved model, and going on with it."
+    first, more = coloured(24, (64, 80), 0), coloured(15, (64, 80), 1)
+    detector = SemiOrthogonal(**CROSS | parameters).fit(first, device="cpu")
+    view, share = detector.fitted_.scoring.view, detector.calibration
+    taught = as_image_set(first) if share == "cross" else split(as_image_set(first), share, 0)[0]
+    seen = [view.image(taught[i]).numpy() for i in range(len(taught))]
+    again = load(detector.save(tmp_path / "model"), device="cpu")
+    for each in (detector, again):
+        told = each.evidence([first[0]], (0.3, 0.4))["seen"]
+        assert list(told) == [f"mean of {len(seen)} good pictures"]
+        np.testing.assert_allclose(*told.values(), np.mean(seen, axis=0).transpose(1, 2, 0), atol=1e-6)
+    if parameters.get("storage") == "half":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again.partial_fit(more)
+    new = as_image_set(more) if share == "cross" else split(as_image_set(more), share, 0)[0]
+    seen += [view.image(new[i]).numpy() for i in range(len(new))]
+    ((title, found),) = again.evidence([first[0]], (0.3, 0.4))["seen"].items()
+    assert title == f"mean of {len(seen)} good pictures"
+    np.testing.assert_allclose(found, np.mean(seen, axis=0).transpose(1, 2, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("framing", ["stretch", "pad"])
+def test_the_distance_told_is_that_of_the_place(framing):
+    "By the map of the network's input, and the fewest directions by brute force."
+    images = coloured(30, (40, 64), 0)
+    detector = SemiOrthogonal(**CROSS, framing=framing).fit(images, device="cpu")
+    model, view = detector.fitted_.model, detector.fitted_.scoring.view
+    with torch.inference_mode():
+        x = view.image(images[3])[None]
+        raw, z = model(x)[0], model.embedded(x)[0][:, 0].double()
+    for y, x in ((0, 0), (7, 9), (15, 15)):
+        said = detector.evidence([images[3]], ((y + 0.5) / 16, (x + 0.5) / 16))["said"]
+        white, p = model.whitening[16 * y + x].double(), 16 * y + x
+        squares = np.sort(((white @ (z[p] - model.mean[p])) ** 2).numpy())[::-1]
+        few = next(k for k in range(1, 21) if squares[:k].sum() >= squares.sum() / 2)
+        assert f"Here the picture is {raw[y, x]:.3g} standard deviations" in said
+        assert f"; {few} of 20 directions hold {100 * squares[:few].sum() / squares.sum():.0f} % of its square." in said
+
+
+def test_crops_rest_on_no_place():
+    detector = SemiOrthogonal(**CROSS | {"tile": 48, "overlap": 16, "image_size": 32, "levels": (1, 2)}).fit(pictures(30, 64))
+    assert detector.evidence(pictures(1, 64), (0.5, 0.5)) is None
 
 
 # --- memory ---
@@ -687,6 +745,7 @@ def test_machines_together_say_what_one_says(parameters, monkeypatch):
     there.fit(X, device="cpu", spread=mailed)
     assert there.counts_ == here.counts_ and there.fitted_.notes == here.fitted_.notes
     torch.testing.assert_close(there.mean_, here.mean_, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(there.picture_, here.picture_, rtol=1e-5, atol=1e-5)
     tolerance = 2e-3 if "storage" in parameters else 2e-4
     np.testing.assert_allclose(there.calibration_scores_, here.calibration_scores_, rtol=tolerance)
     x = spotted(3, 64)[0]

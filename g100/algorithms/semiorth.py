@@ -215,6 +215,7 @@ class Gaussians(nn.Module):
 
     For the P = h w positions: W (F, k); mean (P, k) and scatter, the packed triangles of S, of Eq. 12, the latter None with
     storage="half"; whitening, L^-1 (P, k, k) or its packed triangles; and, where a window shares a Gaussian, its centre (P, k).
+    picture (3, H, W): the mean of the pictures themselves, to be looked at.
     """
 
     def __init__(self, backbone: Backbone, upsampling: str = "bilinear", storage: str = "full", window: int = 1):
@@ -222,6 +223,7 @@ class Gaussians(nn.Module):
         self.backbone, self.upsampling, self.storage, self.window = backbone, upsampling, storage, window
         self.register_buffer("W", torch.empty(0, 0))
         self.register_buffer("mean", torch.empty(0, 0))
+        self.register_buffer("picture", torch.empty(0, 0, 0))
         self.register_buffer("centre", None if window == 1 else torch.empty(0, 0))
         self.register_buffer("scatter", None if storage == "half" else torch.empty(0, 0))
         self.register_buffer("whitening", torch.empty(0, 0), persistent=False)
@@ -254,13 +256,15 @@ class Gaussians(nn.Module):
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #cc793307
 @torch.inference_mode()
 def take_in(model: Gaussians, scatter: torch.Tensor, seen: int, lessons: Lessons, kept: torch.Tensor | None = None) -> int:
-    """Eq. 12 over the lessons: into model.mean and scatter (P, k, k) of `seen` vectors, in place; the new number.
+    """Eq. 12 over the lessons: into model.mean and scatter (P, k, k) of `seen` vectors, and the mean of Eq. 12 into
+    model.picture, in place; the new number.
 
     kept: (c, P, k), filled with the embedded features of the first c images.
     """
     done = 0
     for x in lessons.batches("learning"):
         z = model.embedded(x)[0]
+        model.picture.lerp_(x.mean(0), len(x) / (seen + len(x)))
         seen = accumulate(model.mean, scatter, seen, z)
         if kept is not None and done < len(kept):
             few = kept[done : done + len(x)]
@@ -397,7 +401,7 @@ def admit(detector: "SemiOrthogonal", lessons: Lessons) -> None:
 def retaught(old: Gaussians, seen: int, lessons: Lessons) -> tuple[Gaussians, torch.Tensor, int]:
     "The module with the lessons added to the `seen` vectors of the old one, which stays as it is, not yet whitened; S; n."
     model = Gaussians(old.backbone, old.upsampling, old.storage, old.window).eval()
-    model.W, model.mean, scatter = old.W, old.mean.clone(), unpack(old.scatter)
+    model.W, model.mean, model.picture, scatter = old.W, old.mean.clone(), old.picture.clone(), unpack(old.scatter)
     return model, scatter, take_in(model, scatter, seen, lessons)
 
 
@@ -434,13 +438,14 @@ def extended(detector: "SemiOrthogonal", good: ImageSet, options: Options) -> Fi
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #6be85e2b
 def begun(detector: "SemiOrthogonal", model: Gaussians, lessons: Lessons) -> torch.Tensor:
-    "The scatter (P, k, k) before the first picture, zeros; the module with its W and a mean of zeros."
+    "The scatter (P, k, k) before the first picture, zeros; the module with its W and means of zeros."
     lessons.notes["aspect"] = list(aspects(lessons.images))
     warn_of_aspects(*lessons.notes["aspect"], lessons.view.fit)
     model.W = haar(sum(model.backbone.channels), detector.k, detector.seed).to(lessons.device)
     P = math.prod(model.grid(lessons.view.shape))
     announce(detector, len(lessons.images), P, lessons.options.verbose)
     model.mean = torch.zeros(P, detector.k, device=lessons.device)
+    model.picture = torch.zeros(3, *lessons.view.shape, device=lessons.device)
     return torch.zeros(P, detector.k, detector.k, device=lessons.device)
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #6c21482e
@@ -458,19 +463,22 @@ def add_moments(mean: torch.Tensor, scatter: torch.Tensor, seen: int, part: tupl
 
 
 @torch.no_grad()
-def moments_elsewhere(detector: "SemiOrthogonal", images: ImageSet, sha256: str) -> tuple[int, torch.Tensor, torch.Tensor]:
-    "What another machine does with some images: how many there are, their mean and their scatter."
+def moments_elsewhere(detector: "SemiOrthogonal", images: ImageSet,
+                      sha256: str) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    "What another machine does with some images: how many there are, their mean, their scatter, and the mean picture."
     model, lessons = begun_elsewhere(detector, images, sha256)
     scatter = begun(detector, model, lessons)
-    return take_in(model, scatter, 0, lessons), model.mean.cpu(), scatter.cpu()
+    return take_in(model, scatter, 0, lessons), model.mean.cpu(), scatter.cpu(), model.picture.cpu()
 
 
 def take_in_elsewhere(detector: "SemiOrthogonal", model: Gaussians, scatter: torch.Tensor, lessons: Lessons) -> int:
     "As `take_in` from the beginning, by other machines."
     images, step, seen = lessons.images, SHARD * detector.batch_size, 0
     parts = [images[i : i + step] for i in range(0, len(images), step)]
-    for part in lessons.options.spread(moments_elsewhere, [(clone(detector), some, some.sha256) for some in parts]):
-        seen = add_moments(model.mean, scatter, seen, part)
+    calls = [(clone(detector), some, some.sha256) for some in parts]
+    for n, mean, S, picture in lessons.options.spread(moments_elsewhere, calls):
+        model.picture.lerp_(picture.to(lessons.device), n / (seen + n))
+        seen = add_moments(model.mean, scatter, seen, (n, mean, S))
     return seen
 
 
@@ -543,9 +551,9 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
 class SemiOrthogonal(Detector):
     """The Mahalanobis distance in a random subspace, at each position (Kim et al., 2021, arXiv 2105.14737).
 
-    After `fit`: `W_`, `mean_`, `whitening_` and `scatter_`, as `Gaussians` has them; `seen_`, the number of pictures
-    (or crops) that taught; `aspect_`, the smallest and the largest width / height among them; `shift_gain_`, how much of their
-    variation is displacement, in [0, 1).
+    After `fit`: `W_`, `mean_`, `whitening_`, `scatter_` and `picture_`, as `Gaussians` has them; `seen_`, the number of
+    pictures (or crops) that taught; `aspect_`, the smallest and the largest width / height among them; `shift_gain_`, how much
+    of their variation is displacement, in [0, 1).
 
     Example
     -------
@@ -588,8 +596,10 @@ class SemiOrthogonal(Detector):
             return None
         x = next(batches(as_image_set(X), fitted.scoring.view, 1)).to(fitted.device)
         share, few, distance = deviating(fitted.model, x, at)
-        mean = f"Here the picture is {distance:.3g} standard deviations from the mean of the {fitted.notes['seen']} good ones"
-        return {"said": f"{mean}; {few} of {self.k} directions hold {100 * share:.0f} % of its square."}
+        n, picture = fitted.notes["seen"], fitted.model.picture.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+        said = f"Here the picture is {distance:.3g} standard deviations from the mean of the {n} good ones"
+        said = f"{said}; {few} of {self.k} directions hold {100 * share:.0f} % of its square."
+        return {"said": said, "seen": {f"mean of {n} good pictures": picture}}
 
     @torch.no_grad()
     def learn(self, model: Gaussians, lessons: Lessons) -> None:

@@ -9,9 +9,9 @@ __all__ = ['PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'SHOWN', 's
            'usual_of', 'measured_out_of_fold', 'across', 'crossed', 'copies_in', 'warn_of_copies', 'warn_of_shared',
            'check_names', 'check_framing', 'check_common', 'afterwards', 'changes', 'warn_of_changes', 'register',
            'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'engine_for', 'put_in_engine',
-           'built', 'begun_elsewhere', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'value_at', 'parted',
-           'one_picture', 'explained', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled', 'kind_of',
-           'restored', 'engine_back', 'try_out', 'load']
+           'built', 'begun_elsewhere', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'worst_seen',
+           'value_at', 'parted', 'one_picture', 'explained', 'check_restorable', 'Detector', 'thawed', 'check_state',
+           'filled', 'kind_of', 'restored', 'engine_back', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
@@ -52,7 +52,7 @@ from .runtime import painted as painted
 from .runtime import stacked as stacked
 from .scores import Usual, sums, usual
 from .store import canonical, read_model, write_model
-from .views import View, batches, on_picture
+from .views import View, batches, content, on_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -730,6 +730,13 @@ def highest(map: np.ndarray) -> tuple[float, float]:
     return (y + 0.5) / map.shape[0], (x + 0.5) / map.shape[1]
 
 
+def worst_seen(scoring: Scoring, map: np.ndarray, size: tuple[int, int]) -> tuple[float, float]:
+    "The same as a place of what the network sees of a picture of `size` (H, W), whose map has no padding."
+    parts = zip(content(scoring.view, size), scoring.view.shape, highest(map), strict=True)
+    y, x = ((part.start + at * (part.stop - part.start)) / n for part, n, at in parts)
+    return y, x
+
+
 def value_at(map, at: tuple[float, float]) -> float:
     "The value of a map (H, W) at such a place."
     return float(map[int(at[0] * map.shape[0]), int(at[1] * map.shape[1])])
@@ -752,7 +759,8 @@ def one_picture(X) -> ImageSet:
 def explained(detector: "Detector", images: ImageSet) -> "Figure":
     "The figure of one verdict, with the evidence for it below."
     verdict = detector.inspect(images)
-    figure, told = plotted(verdict, 0), detector.evidence(images, highest(verdict.map[0]))
+    at = worst_seen(detector.fitted_.scoring, verdict.map[0], image_size(images.images[0]))
+    figure, told = plotted(verdict, 0), detector.evidence(images, at)
     if told:
         figure.supxlabel(printable(told["said"]), fontsize=9, parse_math=False)
     return figure
@@ -923,9 +931,10 @@ class Detector(Declared, _Outlier, _Estimator):
         return explained(self, one_picture(X))
 
     def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        """What a verdict on one picture rests on at a place of its map, (y, x) in [0, 1): a sentence, `said`; where it is a
-        place in a good picture, its `name` and `place`; where it is what the algorithm sees instead, `seen`, pictures
-        (H, W, 3) in [0, 1] by title. None for an algorithm that cannot tell."""
+        """What a verdict on one picture rests on at a place of what the network sees, (y, x) in [0, 1), padding included: a
+        sentence, `said`; where it is a place in a good picture, its `name` and, of what the network saw of that, `place`; where
+        it is what the algorithm sees or expects there, `seen`, pictures (H, W, 3) in [0, 1] of the size of the network's input
+        by title. None for an algorithm that cannot tell."""
         return None
 
     def watch(self, source, *, every: int = 1, settle: float = 1.0, channels: str = "rgb") -> Iterator[Inspection]:
