@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WIDEST', 'IMAGE_SCORES', 'STOPS', 'HEAT', 'VERDICT', 'TRUTH', 'upsampling_matrix', 'gaussian_kernel',
            'smoothing_matrix', 'kept', 'full_size', 'upsample', 'smooth', 'image_score', 'segment', 'outline', 'disk',
-           'lowest', 'opened', 'tile_starts', 'tile_weights', 'Mosaic', 'relative', 'heat_colors', 'heat',
-           'draw_outline', 'as_uint8', 'overlay', 'canvas']
+           'lowest', 'opened', 'tile_starts', 'tile_weights', 'Mosaic', 'relative', 'heat_step', 'heat_colors',
+           'painted_values', 'heat', 'draw_outline', 'as_uint8', 'overlay', 'canvas']
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #43577198
 import math
@@ -267,19 +267,32 @@ def relative(map: np.ndarray, color_range: tuple[float, float]) -> np.ndarray:
     return np.clip((map - low) / (high - low), 0, 1)
 
 
+def heat_step(r: np.ndarray) -> np.ndarray:
+    "In which of the 256 steps of the colour scale r (...) in [0, 1] lies, uint16; in the first, which shows nothing, if NaN."
+    return np.minimum((256 * np.nan_to_num(r)).astype(np.uint16), 255)
+
+
 def heat_colors(r: np.ndarray) -> np.ndarray:
     "Red, green, blue and opacity (..., 4) in [0, 1] at r (...) in [0, 1] on the colour scale; none of it where r is NaN."
-    return HEAT[np.minimum((256 * np.nan_to_num(r)).astype(int), 255)]
+    return HEAT[heat_step(r)]
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #c690938e
+@lru_cache
+def painted_values() -> np.ndarray:
+    "Eq. 9, uint8 (3, 65536), for channel c at 256 s + v: the value v under step s of the colour scale."
+    color, opacity = HEAT[:, None, :3], HEAT[:, None, 3:]
+    painted = ((1 - opacity) * np.arange(256)[:, None] + opacity * 255 * color).round()
+    return np.ascontiguousarray(painted.astype(np.uint8).reshape(-1, 3).T)
+
+
 def heat(image: np.ndarray, map: np.ndarray, color_range: tuple[float, float]) -> np.ndarray:
     "The picture (H, W, 3) uint8 with its map (H, W) painted over it, Eq. 9, uint8."
-    painted, step = np.empty(image.shape, np.uint8), max(1, 2**18 // image.shape[1])
-    for top in range(0, len(image), step):  # some rows at a time: colours as floats take 32 bytes a pixel
+    painted, step = np.empty(image.shape, np.uint8), max(1, 2**16 // image.shape[1])
+    for top in range(0, len(image), step):  # some rows at a time, so that little memory is touched
         rows = slice(top, top + step)
-        color = heat_colors(relative(map[rows], color_range))
-        opacity = color[..., 3:]
-        painted[rows] = ((1 - opacity) * image[rows] + opacity * 255 * color[..., :3]).round()
+        under = heat_step(relative(map[rows], color_range)) << 8
+        for c, table in enumerate(painted_values()):
+            painted[rows, :, c] = table.take(under | image[rows, :, c])
     return painted
 
 
