@@ -35,7 +35,7 @@ from g100.foundations.maps import heat_colors, relative
 from g100.foundations.views import View, batches
 from tests.attacks.names import NAMES
 from tests.notebooks import ROOT
-from tests.toys import line_of, mvtec_folder, pictures
+from tests.toys import MeanPicture, line_of, mvtec_folder, pictures
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -55,6 +55,22 @@ def test_the_map_has_the_colours_of_the_reports():
     map = np.random.default_rng(0).normal(2, 1, (40, 50)).astype(np.float32)
     found = np.array(Image.open(io.BytesIO(page.heat_picture(map, (1.0, 3.0)))).convert("RGBA"))
     assert np.abs(found / 255 - heat_colors(relative(map, (1.0, 3.0)))).max() <= 1 / 255
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_its_pictures_are_those_of_pillow(channels):
+    "A grey picture is one channel, and shows what three alike would."
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, channels), dtype=np.uint8).repeat(3 // channels, 2)
+    verdicts = MeanPicture(image_size=32, calibration=0.4).fit(pictures(20, 32), device="cpu").inspect([image])
+    files = page.files_of(verdicts, 0, image)
+    expected, large = io.BytesIO(), Image.open(io.BytesIO(files["image"]))
+    Image.fromarray(image).save(expected, "JPEG", quality=88, subsampling="4:2:0")
+    assert large.mode == ("L" if channels == 1 else "RGB") and large.size == (70, 50)
+    off = np.array(large.convert("RGB")).astype(int) - np.array(Image.open(expected))
+    assert np.abs(off).max() <= (0 if channels == 1 else 2)
+    wide = np.repeat(np.repeat(image, 6, 0), 6, 1)
+    thumb = Image.open(io.BytesIO(page.files_of(verdicts, 0, wide)["thumb"]))
+    assert thumb.size == (192, 137)
 
 
 @settings(deadline=None, max_examples=60)
@@ -347,7 +363,8 @@ def test_the_widget_is_the_same_page(result, chromium, tmp_path):
     (tmp_path / "index.html").write_text(f"""<!DOCTYPE html><title>w</title>
 <style>{page.asset("page.css")}</style><div id="w"></div>
 <script type="module">import w from "data:text/javascript;base64,{module}";
-w.render({{ model: {{ get: () => ({page.in_script(data)}) }}, el: document.getElementById("w") }});</script>""")
+window.heard = ""; document.addEventListener("keydown", (event) => {{ window.heard += event.key; }}, true);
+window.end = w.render({{ model: {{ get: () => ({page.in_script(data)}) }}, el: document.getElementById("w") }});</script>""")
     server = served(tmp_path)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     tab = chromium.new_page()
@@ -356,6 +373,18 @@ w.render({{ model: {{ get: () => ({page.in_script(data)}) }}, el: document.getEl
     assert matrix(tab) == confusion_matrix(done.data.test.labels, done.verdicts.is_anomalous).ravel().tolist()
     tab.locator(".card").first.click()
     assert tab.locator("dialog h2").inner_text() and "#" not in tab.url
+    shown_map = tab.locator("dialog button[data-toggle='map']")
+    tab.keyboard.press("m")
+    assert shown_map.get_attribute("aria-pressed") == "false"
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("x")
+    assert tab.evaluate("window.heard") == "", "a notebook around it has keys of its own, and does not hear these"
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press("y")
+    tab.locator(".card").first.focus()
+    tab.evaluate("window.end()")
+    tab.keyboard.press("z")
+    assert tab.evaluate("window.heard") == "yz"
     tab.close()
     server.shutdown()
     server.server_close()
@@ -428,6 +457,28 @@ def test_all_explain_one_picture_with_a_figure(result):
     semi = SemiOrthogonal(**SMALL, k=8).fit(pictures(12, 64), device="cpu")
     texts = [text.get_text() for text in semi.explain(pictures(1, 64)).findobj(lambda a: hasattr(a, "get_text"))]
     assert any("standard deviations from the mean of the 12 good ones" in text for text in texts)
+
+
+def test_the_mean_of_the_good_pictures_stands_beside_an_alarm(opened, tmp_path):
+    "Semi-orthogonal's: the same place in the picture and in the mean, which a saved model knows."
+    root = mvtec_folder(tmp_path / "part", good=24, bad=4, size=64)
+    done = run_experiment("semi-ort", f"mvtec:{root}", parameters=SMALL | {"k": 8, "levels": (1, 2)})
+    out = write_results(done, tmp_path / "out", evidence=True)
+    told = json.loads((out / "page" / "data.json").read_text())["runs"][0]["evidence"]
+    alarms, taught = done.verdicts.is_anomalous, done.data.train
+    assert alarms.any() and [each is not None for each in told] == alarms.tolist()
+    i = int(np.argmax(done.verdicts.score))
+    assert [text for text, _ in told[i]["pictures"]] == ["this picture", "mean of 24 good pictures"]
+    own, mean = (np.array(Image.open(out / "page" / file)).astype(float) for _, file in told[i]["pictures"])
+    place = np.divmod(done.verdicts.map[i].argmax(), 64)
+    rows, columns = (slice(top, top + 16) for top in (min(max(0, n - 8), 48) for n in place))
+    for crop, whole in ((own, done.data.test[i]), (mean, np.mean([taught[k] for k in range(24)], axis=0))):
+        assert np.abs(crop - whole[rows, columns]).mean() < 4, "as a JPEG shows it"
+    tab = opened((out / "index.html").as_uri())
+    tab.locator(".card").first.click()
+    comes_true(tab, "[...document.querySelectorAll('.crops img')].length === 2")
+    comes_true(tab, "[...document.querySelectorAll('.crops img')].every(i => i.complete && i.naturalWidth)")
+    assert "mean of 24 good pictures" in tab.locator(".crops").inner_text()
 
 
 QUICK = {

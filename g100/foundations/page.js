@@ -1,5 +1,5 @@
 // The page of verdicts: `explore(root, data, options)` builds it inside an element, from plain data (see page.py). It asks nobody
-// for anything: no framework, no network. Text from elsewhere becomes text nodes and nothing else.
+// for anything: no framework, no network. Text from elsewhere becomes text nodes and nothing else. What it gives back ends it.
 function explore(root, data, options) {
   "use strict";
   options = Object.assign({ hash: false, full: false }, options);
@@ -70,7 +70,7 @@ function explore(root, data, options) {
   // ---- the state, and its place in the address bar
 
   const main = runs[0];
-  const start = { threshold: main.threshold, rate: data.rate, q: "", verdict: "", truth: "", defect: "", split: "",
+  const start = { threshold: main.threshold, rate: data.rate, q: "", verdict: "", truth: "", defect: "",
     sort: many ? (both ? "quarrel" : "p0") : "score", up: false, size: 132, map: true };
   const state = Object.assign({}, start);
   let shown = [], sorted = [], current = -1;
@@ -78,7 +78,7 @@ function explore(root, data, options) {
   let limits = thresholds();
   const called = (r, i) => runs[r].scores[i] > limits[r];
 
-  const HASH = { q: "q", verdict: "verdict", truth: "truth", defect: "defect", split: "split", sort: "sort" };
+  const HASH = { q: "q", verdict: "verdict", truth: "truth", defect: "defect", sort: "sort" };
   const picture = new Map(data.names.map((name, i) => [name, i]));
   function write() {
     if (!options.hash) return;
@@ -154,7 +154,6 @@ function explore(root, data, options) {
   function fits(i) {
     if (state.q && !data.names[i].toLowerCase().includes(state.q.toLowerCase())) return false;
     if (state.defect && (!defects || defects[i] !== state.defect)) return false;
-    if (state.split && (!data.splits || data.splits[i] !== state.split)) return false;
     if (state.verdict === "error") return !!errors[i];
     if (state.verdict === "far") return runs.some((run) => run.far && run.far[i]);
     if (!state.verdict && !state.truth) return true;
@@ -347,13 +346,12 @@ function explore(root, data, options) {
   add("verdict", "Verdict", verdicts);
   if (known) add("truth", "Truth", [["", "all"], ["wrong", many ? "wrong by some" : "wrong"], ["alarm", "false alarms"], ["miss", "misses"], ...(many ? [["all", "missed by all"]] : []), ["found", "found"], ["right", "rightly good"]]);
   if (defects && counts(defects).length > 1) add("defect", "Kind", [["", "all"], ...counts(defects).map(([word, n]) => [word, `${word || "unknown"} (${n})`])]);
-  if (data.splits) add("split", "Split", [["", "all"], ...counts(data.splits).map(([word, n]) => [word, `${word} (${n})`])]);
   add("sort", "Sort by", SORTS);
   const direction = h("button", { type: "button", class: "quiet square", title: "turn the order round", onclick: () => { state.up = !state.up; sort(); refilter(); controls(); } });
   const heat = h("button", { type: "button", class: "quiet", onclick: () => { state.map = !state.map; controls(); grid(true); } }, "Map");
   const sizes = h("input", { type: "range", min: 80, max: 256, step: 4, id: id("size"), "aria-label": "size of the thumbnails", oninput: () => { state.size = Number(sizes.value); grid(true); } });
   const count = h("p", { class: "count", "aria-live": "polite" });
-  const clear = h("button", { type: "button", class: "quiet", onclick: () => { Object.assign(state, { q: "", verdict: "", truth: "", defect: "", split: "" }); controls(); refilter(); } }, "Clear filters");
+  const clear = h("button", { type: "button", class: "quiet", onclick: () => { Object.assign(state, { q: "", verdict: "", truth: "", defect: "" }); controls(); refilter(); } }, "Clear filters");
   function controls() {
     search.value = state.q;
     for (const [name, select] of Object.entries(selects)) {
@@ -364,7 +362,7 @@ function explore(root, data, options) {
     direction.setAttribute("aria-label", state.up ? "order: ascending" : "order: descending");
     heat.setAttribute("aria-pressed", String(state.map));
     sizes.value = state.size;
-    clear.hidden = !(state.q || state.verdict || state.truth || state.defect || state.split);
+    clear.hidden = !(state.q || state.verdict || state.truth || state.defect);
   }
 
   // ---- the grid: only what is near the window exists
@@ -450,14 +448,14 @@ function explore(root, data, options) {
     const was = current; current = -1; write();
     const there = cards.get(String(was)); if (there) there.element.focus();
   });
-  dialog.addEventListener("keydown", (event) => {
+  function pressed(event) {
     const sliding = event.target.type === "range";
     const keys = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => step(-1), ArrowDown: () => step(1), Home: () => step(-Infinity), End: () => step(Infinity) };
     const words = { m: "map", o: "outline", r: "region" };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (keys[event.key] && !sliding) { event.preventDefault(); keys[event.key](); } else if (words[event.key]) { look[words[event.key]] = !look[words[event.key]]; paint(); } else if (event.key === "+" || event.key === "=") zoom(1.5);
     else if (event.key === "-") zoom(1 / 1.5); else if (event.key === "0") unzoom();
-  });
+  }
   function pane(run, i, plain) {
     const [x, y, w, hgt] = frame(run, i), spot = { left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * hgt}%` };
     const region = run.regions && run.regions[i], r = runs.indexOf(run), drawn = [];
@@ -529,7 +527,7 @@ function explore(root, data, options) {
         fact("truth", known && labels[i] >= 0 ? `${labels[i] ? (defects && defects[i]) || "abnormal" : "good"}${truth === "miss" ? " (a miss)" : truth === "false alarm" ? " (a false alarm)" : ""}` : ""),
         fact("score", figures(main.scores[i])), fact("threshold", figures(state.threshold)),
         fact("p-value", figures(main.p[i])), fact("share marked", main.marked ? percent(main.marked[i]) : null),
-        fact("split", data.splits ? data.splits[i] : null), fact("size", data.sizes[i] ? `${data.sizes[i][0]} × ${data.sizes[i][1]}` : null));
+        fact("size", data.sizes[i] ? `${data.sizes[i][0]} × ${data.sizes[i][1]}` : null));
     fill(facts, rows, many || errors[i] ? null : h("p", { class: "note" }, `Of good pictures at most ${rateText(main.p[i])} score as high.`), runs.map((run) => evidence(run, i)),
       main.scalebar && !errors[i] ? h("div", { class: "scale" }, h("div", { class: "ramp", style: { background: main.scalebar } }), h("p", {}, h("span", {}, "as good pictures"), h("span", {}, "pixel threshold"), h("span", {}, "twice as far"))) : null);
     paint(); write();
@@ -553,7 +551,7 @@ function explore(root, data, options) {
     for (const button of matrix.querySelectorAll("button")) button.setAttribute("aria-pressed", "false");
     if (known && !many) drawMatrix(table(0, limits[0]));
     drawKinds();
-    clear.hidden = !(state.q || state.verdict || state.truth || state.defect || state.split);
+    clear.hidden = !(state.q || state.verdict || state.truth || state.defect);
     grid(false); write();
   }
   function draw() {
@@ -600,8 +598,15 @@ function explore(root, data, options) {
 
   const asked = read();
   controls(); sort(); limits = thresholds(); measure(); draw(); grid(true);
-  window.addEventListener("scroll", soon, { passive: true, capture: true });
-  new ResizeObserver(() => { const was = JSON.stringify(layout); measure(); if (JSON.stringify(layout) !== was) grid(true); else soon(); }).observe(pool);
+  const gone = new AbortController();
+  window.addEventListener("keydown", (event) => { // before a notebook around it, which has keys of its own
+    if (!dialog.open && !root.contains(event.target)) return;
+    if (!options.full) event.stopPropagation();
+    if (dialog.open) pressed(event);
+  }, { capture: true, signal: gone.signal });
+  window.addEventListener("scroll", soon, { passive: true, capture: true, signal: gone.signal });
+  const observer = new ResizeObserver(() => { const was = JSON.stringify(layout); measure(); if (JSON.stringify(layout) !== was) grid(true); else soon(); });
+  observer.observe(pool);
   if (options.hash) {
     window.addEventListener("hashchange", () => {
       const i = read(); controls(); sort(); draw();
@@ -615,4 +620,5 @@ function explore(root, data, options) {
     window.addEventListener("afterprint", () => { printing = false; grid(true); });
   }
   root.dataset.ready = "true";
+  return () => { gone.abort(); observer.disconnect(); };
 }

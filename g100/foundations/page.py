@@ -26,24 +26,27 @@ import g100
 from .calibration import Calibration
 from .errors import G100Error, escaped, needs
 from .folders import write_text
-from .maps import HEAT, as_uint8, relative
-from .views import View, geometry
+from .maps import HEAT, as_uint8, heat_step, relative
+from .views import View, geometry, own_colours
 
 # %% ../../nbs/1_foundations/40_page.ipynb #65cd4ae1
 SIDES = {"thumb": 192, "image": 1024, "map": 160}  # pixels on the longer side, at most
 
 
 def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
-    "A picture or a map (H, W[, 3]), brought to `longest` pixels on its longer side where it has more."
+    "A picture or a map (H, W[, C]), brought to `longest` pixels on its longer side where it has more."
     share = longest / max(image.shape[:2])
     if share >= 1:
         return image
-    return cv2.resize(image, [max(1, round(share * n)) for n in image.shape[1::-1]], interpolation=cv2.INTER_AREA)
+    size = [max(1, round(share * n)) for n in image.shape[1::-1]]
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
 
 
 def photo(image: np.ndarray, quality: int = 88) -> bytes:
-    "A picture (H, W, 3), uint8, as a JPEG."
-    return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    "A picture (H, W, 3), uint8, as a JPEG; a grey one (H, W[, 1]) as a grey JPEG."
+    if image.ndim == 3 and image.shape[2] == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", np.ascontiguousarray(image), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 # %% ../../nbs/1_foundations/40_page.ipynb #29dac3ab
 PALETTE, OPACITY = np.split((255 * HEAT).round().astype(np.uint8), [3], axis=1)
@@ -51,8 +54,8 @@ PALETTE, OPACITY = np.split((255 * HEAT).round().astype(np.uint8), [3], axis=1)
 
 def heat_picture(map: np.ndarray, color_range: tuple[float, float]) -> bytes:
     "A map (H, W) on the colour scale, as a PNG that lets the picture below it show through."
-    index = np.minimum(256 * relative(shrunk(map, SIDES["map"]), color_range), 255).astype(np.uint8)
-    image, file = Image.fromarray(index), io.BytesIO()
+    step = heat_step(relative(shrunk(map, SIDES["map"]), color_range))
+    image, file = Image.fromarray(step.astype(np.uint8)), io.BytesIO()
     image.putpalette(PALETTE.tobytes())
     image.save(file, "PNG", transparency=OPACITY.tobytes(), compress_level=1)
     return file.getvalue()
@@ -114,7 +117,7 @@ def told_of(verdicts, i: int, size: tuple[int, int]) -> dict[str, Any]:
 
 def files_of(verdicts, i: int, image: np.ndarray) -> dict[str, bytes]:
     "The three files of picture i of an Inspection, by kind; `image`: the picture (H, W, 3)."
-    large = shrunk(as_uint8(image), SIDES["image"])
+    large = shrunk(own_colours(as_uint8(image)), SIDES["image"])
     thumb = shrunk(large, SIDES["thumb"])
     heat = heat_picture(verdicts.map[i], verdicts.calibration.color_range)
     return {"thumb": photo(thumb, 80), "image": photo(large), "map": heat}
@@ -276,7 +279,7 @@ def inspection_data(verdicts, title: str = "Verdicts", longest: int = 512) -> di
     return page_data(title, said, rows, [run], verdicts.calibration.target_fpr, images)
 
 # %% ../../nbs/1_foundations/40_page.ipynb #2cc7a4d6
-WIDGET = "\nexport default { render({ model, el }) { explore(el, model.get('data')); } };\n"
+WIDGET = "\nexport default { render({ model, el }) { return explore(el, model.get('data')); } };\n"
 
 
 def widget(data: dict):
