@@ -7,7 +7,7 @@ __all__ = ['PIXEL', 'make_detector', 'ready_detector', 'image_metrics', 'metric_
            'pixel_metrics', 'timed', 'resident_peak', 'peak_memory_mb', 'versions', 'commit', 'machine', 'Experiment',
            'prepare', 'continued', 'noted', 'run_experiment', 'public_parameters', 'measure', 'other_scores',
            'cell_text', 'text_of', 'check_vacant', 'write_scores', 'short', 'overlay_name', 'write_picture',
-           'write_shown', 'page_of', 'cut_at', 'evidence_of', 'write_pictures', 'write_results']
+           'write_shown', 'page_of', 'cut_at', 'laid_on', 'evidence_of', 'write_pictures', 'write_results']
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #095a68dc
 import csv
@@ -26,15 +26,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
 import g100
 from .cluster import spread_over
 from ..foundations.checkpoint import read_checkpoint
-from ..foundations.detector import Detector, Inspection, algorithm, highest, warn_of_shared
+from ..foundations.detector import Detector, Inspection, algorithm, warn_of_shared, worst_seen
 from ..foundations.errors import G100Error, escaped, needs
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector
@@ -54,7 +54,7 @@ from g100.foundations.page import (
     told_of,
     write_page,
 )
-from ..foundations.views import ahead
+from ..foundations.views import View, ahead
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba
 def make_detector(name: str, parameters: dict | None = None, paper: bool = False) -> Detector:
@@ -364,7 +364,7 @@ def write_picture(folder: Path, image: np.ndarray, name: str, map: np.ndarray, m
     file = folder / overlay_name(name)
     file.parent.mkdir(parents=True, exist_ok=True)
     painted = overlay(image, map, mask, detector.frame(image.shape[:2]), detector.calibration_.color_range)
-    Image.fromarray(painted).save(file, compress_level=1)
+    file.write_bytes(cv2.imencode(".png", cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))[1].tobytes())
     return file
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #ce21da6d
@@ -386,8 +386,8 @@ def page_of(done: Experiment, rows: list[dict]) -> dict:
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #e78ef8dd
 def cut_at(image: np.ndarray, frame: Sequence[float], place: tuple[float, float]) -> np.ndarray:
-    """A square of a picture (H, W, 3) about a place (y, x) of its part `frame`, left, top, width and height as shares of the
-    picture's; a quarter of the shorter side large."""
+    """A square of a picture (H, W, 3) about a place (y, x) of what the network sees of it, the `frame`: left, top, width and
+    height as shares of the picture's; a quarter of the shorter side large."""
     (H, W), (left, top, width, height) = image.shape[:2], frame
     side = max(1, min(H, W) // 4)
     y, x = (round(n * N) for n, N in ((top + place[0] * height, H), (left + place[1] * width, W)))
@@ -395,24 +395,32 @@ def cut_at(image: np.ndarray, frame: Sequence[float], place: tuple[float, float]
     return as_uint8(image[y : y + side, x : x + side])
 
 
+def laid_on(view: View, seen: np.ndarray, size: tuple[int, int], longest: int = 512) -> np.ndarray:
+    """A picture (h, w, 3) in [0, 1] of the size of the network's input, as it lies on a picture of `size` (H, W): float32, in
+    the shape of the latter, at most `longest` pixels on the longer side, black where the network did not look."""
+    share = min(1.0, longest / max(size))
+    to = tuple(max(1, round(share * n)) for n in size)
+    return np.nan_to_num(np.stack([view.back(channel, size, to) for channel in np.moveaxis(seen, 2, 0)], axis=2))
+
+
 def evidence_of(detector: Detector, map: np.ndarray, image: np.ndarray, folder: Path, i: int,
                 find: Callable[[str], np.ndarray | None] = lambda name: None) -> dict | None:  # fmt: skip
     """What the verdict on a picture with this map rests on, for the page; crops, if there are such, are written below
     folder/page under the number i. find: gives the good picture of a name, or None where it is not at hand."""
-    at = highest(map)
+    scoring, size = detector.fitted_.scoring, image.shape[:2]
+    at = worst_seen(scoring, map, size)
     told = detector.evidence(image, at)
     if told is None or not {"name", "seen"} & told.keys():
         return told
-    frame = lambda picture: frame_of(detector.frame(picture.shape[:2]), picture.shape[:2])  # noqa: E731
-    found = [("this picture", image, frame(image), at)]
-    found += [(title, picture, (0, 0, 1, 1), at) for title, picture in told.get("seen", {}).items()]
+    found = [("this picture", image, at)]
+    found += [(title, laid_on(scoring.view, picture, size), at) for title, picture in told.get("seen", {}).items()]
     if "name" in told and (good := find(told["name"])) is not None:
-        found.append((told["name"], good, frame(good), told["place"]))
+        found.append((told["name"], good, told["place"]))
     pictures = []
     (folder / "page" / "evidence").mkdir(parents=True, exist_ok=True)
-    for k, (text, source, part, place) in enumerate(found):
+    for k, (text, source, place) in enumerate(found):
         file = f"evidence/{i:06d}-{k}.jpg"
-        (folder / "page" / file).write_bytes(photo(cut_at(source, part, place)))
+        (folder / "page" / file).write_bytes(photo(cut_at(source, frame_of(scoring.view, source.shape[:2]), place)))
         pictures.append([text, file])
     return {"said": told["said"], "pictures": pictures}
 
