@@ -203,6 +203,16 @@ def test_plain_search_is_the_certified_one_up_to_rounding(offset):
     assert (distance[:50] == 0).all() and torch.equal(member[:50], torch.arange(100, 150))
 
 
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 200])
+def test_plain_search_picks_the_nearest_of_any_number_of_members(size):
+    torch.manual_seed(size)
+    bank, z = torch.randn(size, 7), torch.randn(90, 7)
+    distance, member = picked(z, bank)
+    each = np.linalg.norm(z.double().numpy()[:, None] - bank.double().numpy(), axis=2)
+    np.testing.assert_array_equal(member, each.argmin(1))
+    np.testing.assert_allclose(distance, each.min(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["top_percent", "reweighted"])
 def test_exported_program_says_what_the_detector_says(how):
     parameters = SETTINGS | {"backbone": "lite0", "weights": "embedded", "image_score": how}

@@ -1,12 +1,13 @@
 """What an engine brings: ratios of things timed in turns in one process, one thread.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.engines [--six | --parts | --quality | --own] [--only NAME ...]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.engines [--six | --parts | --search | --quality | --own] [--only NAME ...]
 
 Without an option: PatchCore (Lite0, 224 pixels, a bank of 3,276) in each engine against that engine's bare backbone and
 against torch, one picture against sixteen, and the fit. `--six`: each detector against its own network in the same engine,
-and exported. `--parts`: where the milliseconds of a picture go, for each detector. `--quality`: image AUROC and realised
-false-positive rate in each precision, fitted in it. `--own`: what torch.compile and autocast do for torch. Times are those of
-the processor, which another program's work lengthens less than those of the clock.
+and exported. `--parts`: where the milliseconds of a picture go, for each detector. `--search`: an exported PatchCore that finds
+the nearest member by one argmin, and in groups as it does, beside its bare backbone, in fp32. `--quality`: image AUROC and
+realised false-positive rate in each precision, fitted in it. `--own`: what torch.compile and autocast do for torch. Times are
+those of the processor, which another program's work lengthens less than those of the clock.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import functools
 import statistics
 import time
 import warnings
+from unittest import mock
 
 import numpy as np
 import torch
 
 from g100 import PatchCore
+from g100.algorithms import patchcore
 from g100.algorithms.neighbors import Neighbors
 from g100.foundations.detector import algorithm
 from g100.foundations.engines import compiled
@@ -162,6 +165,32 @@ def where(args: argparse.Namespace) -> None:
             print(f"{name:10s} {engine:9s}", "  ".join(f"{part} {value:.2f}" for part, value in told.items()), flush=True)
 
 
+def by_argmin(z: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "What `picked` says, by one argmin over all members."
+    c = bank.mean(0)
+    m = bank - c
+    index = torch.addmm(m.square().sum(1) / 2, z - c, m.T, alpha=-1).argmin(1)
+    return torch.linalg.vector_norm(z - bank[index], dim=1), index
+
+
+def searching(args: argparse.Namespace) -> None:
+    "The graph of an exported PatchCore, with the search in groups and by one argmin, against its bare backbone."
+    train, test = in_memory(args.data, 200)
+    detector, works = with_bank(train, args.bank), {}
+    x = np.stack([View(224).pixels(test[i]) for i in range(args.batch)])
+    for engine in ("onnx", "openvino"):
+        bare = compiled(detector.fitted_.model.backbone, (224, 224), ("level2", "level3"), engine, "fp32")
+        works[engine, "backbone"] = functools.partial(bare, x)
+        for name, how in (("argmin", by_argmin), ("groups", patchcore.picked)):
+            with mock.patch.object(patchcore, "picked", how):
+                works[engine, name] = functools.partial(exported_from(detector, engine, "fp32", None).engine, x)
+    took = dict(zip(works, milliseconds(*works.values(), repeats=args.turns), strict=True))
+    for engine in ("onnx", "openvino"):
+        bare, whole, groups = (took[engine, name] / args.batch for name in ("backbone", "argmin", "groups"))
+        print(f"{engine:9s} backbone {bare:6.2f} ms   with an argmin {whole:6.2f} ms ({whole / bare:.2f})   in groups "
+              f"{groups:6.2f} ms ({groups / bare:.2f})   {whole / groups:.2f} times as fast", flush=True)  # fmt: skip
+
+
 def own_ways(args: argparse.Namespace) -> None:
     "What torch itself can do for Lite0: `torch.compile`, which wants a C++ compiler, and autocast to bf16."
     net = Backbone("lite0", (2, 3))
@@ -203,13 +232,14 @@ def main() -> int:
     parser.add_argument("--train", type=int, default=10**6, help="good pictures at most, for the fit (0: none) and --quality")
     parser.add_argument("--only", nargs="+", choices=SIX, help="of the six, these")
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--search", action="store_true")
     parser.add_argument("--six", action="store_true")
     parser.add_argument("--own", action="store_true")
     parser.add_argument("--quality", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     print(cpu(), flush=True)
-    for told, work in ((args.parts, where), (args.quality, quality), (args.own, own_ways)):
+    for told, work in ((args.parts, where), (args.search, searching), (args.quality, quality), (args.own, own_ways)):
         if told:
             work(args)
             return 0
