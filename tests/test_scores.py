@@ -9,7 +9,7 @@ from PIL import Image
 
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.experiments.watch import audit
-from g100.foundations.detector import folds, load, split
+from g100.foundations.detector import algorithm, folds, load, split
 from g100.foundations.errors import G100Error
 from g100.foundations.pictures import as_image_set
 from g100.foundations.runtime import load_exported
@@ -172,3 +172,21 @@ def test_an_exported_model_measures_too(tmp_path):
     padded = MeanPicture(**SETTINGS | {"target_fpr": 0.2}, framing="pad", calibration=0.3).fit(pictures(20, 40)[:, :32])
     assert "framing=\"pad\"" in line_of(lambda: padded.export(tmp_path / "no", engine="onnx"))
     assert not (tmp_path / "no").exists()
+
+
+LEARNERS = {
+    "riad": {"ks": (4, 8), "width": 4, "depth": 2}, "favae": {"width": 4, "z": 8, "levels": (1, 2)}, "kdad": {"width": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_trained_measures_its_maps_by_default_and_is_saved_so(name, tmp_path):
+    "Training does not see it: the same weights with the plain map give the measured one by Eq. 1."
+    cls, small = algorithm(name), LEARNERS[name] | {"image_size": 32, "sigma": 1.0, "epochs": 1, "train_batch": 6}
+    good, new = pictures(20, 32), pictures(4, 32)
+    measured, plain = (cls(**small | more).fit(good, device="cpu") for more in ({}, {"studentise": False}))
+    known = measured.fitted_.judge.usual
+    A, Z = plain.inspect(new).map, measured.inspect(new).map
+    np.testing.assert_allclose(Z, (A - known.mean.numpy()) / known.spread.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(load(measured.save(tmp_path / "model"), "cpu").inspect(new).map, Z)
+    assert not cls.paper().studentise
