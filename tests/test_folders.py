@@ -139,6 +139,18 @@ def test_a_failed_replacement_keeps_the_old(tmp_path, way):
     assert "exists" in line_of(lambda: fresh_folder(tmp_path / "old").__enter__())
 
 
+def test_a_draft_may_last(tmp_path):
+    with pytest.raises(PowerCut), fresh_folder(tmp_path / "a", lasting=True) as draft:
+        (draft / "one").write_text("1")
+        raise PowerCut
+    assert content(tmp_path) == {"a.unfinished/one": "1"}
+    made(tmp_path / "a", old="old")
+    with fresh_folder(tmp_path / "a", force=True, lasting=True) as draft:
+        (draft / "two").write_text("2")
+    assert content(tmp_path) == {"a/one": "1", "a/two": "2"} and os.listdir(tmp_path) == ["a"]
+    assert strangers(tmp_path / "a") == []
+
+
 def test_a_second_rename_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "renamed", lambda old, new, swap: False)
     made(tmp_path / "a", old="old")

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from g100.experiments import cli
 from g100.foundations import errors, line
 from g100.foundations.errors import G100Error
 from tests.notebooks import ROOT
@@ -122,6 +123,10 @@ def test_a_video_is_judged_frame_by_frame(within, model, tmp_path):
     (("camera:99", "--json", "--every", "0"), "every=0"), (("photos", "x.mp4", "--json"), "is a stream"),
     (("photos", "--out", "o", "--no-pictures", "--embed"), "--embed is for"),
     (("--watch", "photos", "--out", "o", "--evidence"), "--evidence is for"),
+    (("photos", "--json", "--resume"), "--resume wants"),
+    (("--watch", "photos", "--out", "o", "--resume"), "--watch goes on"), (("photos", "--json", "--jobs", "0"), "--jobs 0"),
+    (("photos", "--json", "--jobs", "2", "--scheduler", "x"), "leave one out"),
+    (("x.mp4", "--json", "--jobs", "2"), "for files"),
     (("--watch", "photos", "--out", "photos/o"), "lies in the folder"), (("--watch", "nowhere", "--out", "o"), "nowhere"),
 ])  # fmt: skip
 def test_what_contradicts_itself_is_refused(within, model, photos, monkeypatch, words, said):
@@ -134,6 +139,84 @@ def test_another_product_is_said_to_be_unlike(within, model, tmp_path):
     Image.fromarray(cv2.GaussianBlur(255 - pictures(1, 32)[0] // 9 + other // 9, (0, 0), 1)).save(tmp_path / "shoe.png")
     done = within("inspect", model, tmp_path / "shoe.png", "--json", "--device", "cpu")
     assert lines(done.stdout)[0]["unlike"] is True and "unlike the training pictures" in done.stderr
+
+
+# ---- cut off, and done by many
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    "Forty pictures, three batches, of which one cannot be read."
+    folder = tmp_path_factory.mktemp("many")
+    for i, image in enumerate([*pictures(32, 32), *spotted(8, 32)[0]]):
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    (folder / "20.png").write_bytes(b"no picture")
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    "What files below a folder hold, but for the ledger and the mark, which names it."
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name not in ("verdicts.jsonl", ".g100")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("k", [0, 1, 15, 16, 17, 21, 39])
+def test_an_inspection_that_is_cut_off_goes_on(within, model, many, tmp_path, monkeypatch, k):
+    "Stopped at row k, then with the ledger's last line torn, and then continued: all is as in one go."
+    words = ("inspect", model, many, "--coco", "--masks", "--json", "--device", "cpu", "--out")
+    told = lines(within(*words, tmp_path / "whole").stdout)
+    stop, told_of = [k], cli.tell_json
+
+    def tell(row: dict) -> None:
+        if not stop[0]:
+            raise KeyboardInterrupt
+        stop[0] -= 1
+        told_of(row)
+
+    monkeypatch.setattr(cli, "tell_json", tell)
+    first = within(*words, tmp_path / "out", "--resume")
+    assert first.returncode == 130 and "out.unfinished has the verdicts so far" in first.stderr
+    ledger = tmp_path / "out.unfinished" / "verdicts.jsonl"
+    with ledger.open("ab") as file:
+        file.write(b'{"name": "torn')
+    stop[0] = 99
+    second = within(*words, tmp_path / "out", "--resume")
+    assert second.returncode == 0 and files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 41
+    assert sorted(os.listdir(tmp_path)) == ["out", "whole"]
+    names = [row["name"] for row in told]
+    assert [row["name"] for row in lines(second.stdout)] == names[16 * (k // 16) :]
+
+
+def test_nobody_goes_on_with_other_verdicts(within, model, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "inspection_page", lambda *told: os.kill(os.getpid(), signal.SIGINT))
+    words = ("inspect", model, many, "--out", tmp_path / "out", "--resume", "--device", "cpu")
+    assert within(*words).returncode == 130
+    monkeypatch.undo()
+    ledger = tmp_path / "out.unfinished" / "verdicts.jsonl"
+    refused(within(*words, "--no-pictures"), "verdicts.jsonl belongs to")
+    refused(within(*words, "--threshold", 1), "verdicts.jsonl belongs to")
+    text = ledger.read_text()
+    ledger.write_text(text + '{"name": "x"}\n')
+    refused(within(*words), "not a ledger of pictures")
+    ledger.unlink()
+    before = files_in(tmp_path)
+    refused(within(*words), "out.unfinished holds other things")
+    assert files_in(tmp_path) == before
+
+
+def test_two_processes_say_what_one_says(within, many, tmp_path):
+    from g100 import PatchCore
+
+    PatchCore(image_size=32, weights="random", batch_size=4).fit(pictures(12, 32), device="cpu").save(tmp_path / "model")
+    words = ("inspect", tmp_path / "model", many, "--device", "cpu", "--evidence", "--out")
+    assert within(*words, tmp_path / "one").returncode == 0
+    assert within(*words, tmp_path / "two", "--jobs", 2, "--resume").returncode == 0
+    one, two = (csv.DictReader((tmp_path / name / "verdicts.csv").open()) for name in ("one", "two"))
+    for row, other in zip(one, two, strict=True):
+        assert (row["name"], row["is_anomalous"], row["error"]) == (other["name"], other["is_anomalous"], other["error"])
+        assert row["error"] or float(row["score"]) == pytest.approx(float(other["score"]), rel=1e-4)
+    assert files_in(tmp_path / "one").keys() == files_in(tmp_path / "two").keys()
 
 
 # ---- the watched folder
@@ -156,7 +239,7 @@ def test_each_picture_has_one_line_whatever_happens(steps, random):
     with tempfile.TemporaryDirectory() as place:
         folder, ledger, clock, waiting, parts = Path(place) / "in", Path(place) / "v.jsonl", [0.0], {}, {}
         folder.mkdir()
-        seen = line.begun(ledger, {"g": 1})
+        seen = dict(line.begun(ledger, {"g": 1}))
         for k, step in enumerate([*steps, *["finish"] * 9, "wait", "wait", "wait", "wait"]):
             open_ones = sorted(name for name, n in parts.items() if n < len(image))
             if step == "start a file":
@@ -168,7 +251,7 @@ def test_each_picture_has_one_line_whatever_happens(steps, random):
             elif step.startswith("kill"):
                 if step == "kill in a line" and len(ledger.read_bytes().splitlines()) > 1:
                     ledger.write_bytes(ledger.read_bytes()[: -random.randint(1, 9)])
-                waiting, seen = {}, line.begun(ledger, {"g": 1})
+                waiting, seen = {}, dict(line.begun(ledger, {"g": 1}))
             for name, n in parts.items():
                 if not (folder / name).exists() or (folder / name).stat().st_size != n:
                     (folder / name).write_bytes(image[:n])

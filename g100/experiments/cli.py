@@ -6,12 +6,13 @@
 __all__ = ['app', 'SHOWN', 'Out', 'Force', 'Device', 'Skip', 'Seed', 'Paper', 'Scheduler', 'STOPPED', 'Name', 'Data', 'Backbone',
            'Weights', 'Settings', 'Limit', 'Pixels', 'Resume', 'Config', 'Evidence', 'Embed', 'CONFIG', 'COLUMNS',
            'CHUNK', 'Model', 'Judging', 'Pictures', 'OutOrNone', 'Class', 'Rate', 'Line', 'Json', 'Bare', 'Masks',
-           'Maps', 'Coco', 'Every', 'Watch', 'Settle', 'Fail', 'KEPT', 'Joining', 'Goal', 'Keep', 'EXTRAS',
-           'parse_settings', 'show_row', 'stoppable', 'metric_size_from', 'read_config', 'run', 'demo', 'opened',
-           'gather', 'Wanted', 'kept', 'write_array', 'judged', 'judged_or_said', 'csv_line', 'write_verdicts',
-           'progress', 'judge_chunk', 'judged_there', 'judged_stream', 'inspection_page', 'watch_folder', 'show_found',
-           'tell_json', 'check_wishes', 'inspected', 'inspect', 'show_certificate', 'export_', 'show_update', 'update',
-           'seeds_from', 'benchmark', 'described', 'list_', 'doctor', 'version', 'say', 'main']
+           'Maps', 'Coco', 'Every', 'Watch', 'Settle', 'Jobs', 'GoOn', 'Fail', 'KEPT', 'Joining', 'Goal', 'Keep',
+           'EXTRAS', 'parse_settings', 'show_row', 'stoppable', 'metric_size_from', 'read_config', 'run', 'demo',
+           'opened', 'gather', 'Wanted', 'kept', 'write_array', 'judged', 'judged_or_said', 'csv_line',
+           'write_verdicts', 'progress', 'Hands', 'judge_chunk', 'judged_there', 'judging', 'asked', 'row_in', 'noted',
+           'judged_stream', 'inspection_page', 'watch_folder', 'show_found', 'told_each', 'tell_json', 'check_wishes',
+           'check_hands', 'inspected', 'inspect', 'show_certificate', 'export_', 'show_update', 'update', 'seeds_from',
+           'benchmark', 'described', 'list_', 'doctor', 'version', 'say', 'main']
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #aceb0ed1
 import csv
@@ -25,13 +26,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -94,8 +95,8 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler
 STOPPED = 130  # the exit code, by the habit of shells
 
 
-def stoppable(ending: str = "", is_kept: str = "") -> Callable:
-    "Decorate a command so that it says, when it is stopped, what is left: the file OUT + `ending`, or nothing."
+def stoppable(*endings: str, is_kept: str = "") -> Callable:
+    "Decorate a command so that it says, when it is stopped, what is left: OUT + one of the `endings`, or nothing."
 
     def around(command: Callable) -> Callable:
         @wraps(command)
@@ -103,8 +104,8 @@ def stoppable(ending: str = "", is_kept: str = "") -> Callable:
             try:
                 command(**told)
             except KeyboardInterrupt:
-                kept = f"{told['out']}{ending}"
-                left = f"{kept} {is_kept}" if ending and told["out"] and os.path.exists(kept) else "nothing written"
+                kept = [f"{told['out']}{ending}" for ending in endings if told["out"]]
+                left = next((f"{place} {is_kept}" for place in kept if os.path.exists(place)), "nothing written")
                 print(f"\ng100: interrupted, {left}", file=sys.stderr)  # below the progress bar
                 raise SystemExit(STOPPED) from None
 
@@ -156,7 +157,7 @@ def read_config(file: Path | None) -> dict:
 
 
 @app.command()
-@stoppable(".checkpoint", "is the training so far; continue it with --resume")
+@stoppable(".checkpoint", is_kept="is the training so far; continue it with --resume")
 def run(
     context: typer.Context, out: Out, algorithm: Name = None, data: Data = None, backbone: Backbone = None,
     weights: Weights = None, settings: Settings = None, paper: Paper = False, seed: Seed = 0, device: Device = "auto",
@@ -332,8 +333,8 @@ def csv_line(row: dict) -> list:
     return [cell_text(row["name"]), *verdict, cell_text(row.get("picture", "")), f"{row['p_value']:.4g}", "", int(row["far"])]
 
 
-def write_verdicts(file: Path | None, rows: Iterator[dict], total: int | None, tell: Callable | None = None) -> list[dict]:
-    "Write verdicts.csv as its rows come, with a progress bar, and `tell` each; gives them. G100Error where none has a verdict."
+def write_verdicts(file: Path | None, rows: Iterator[dict], total: int | None) -> list[dict]:
+    "Write verdicts.csv as its rows come, with a progress bar; gives them. G100Error where none has a verdict."
     seen = []
     with file.open("w", newline="", encoding="utf-8") if file else nullcontext() as out:
         lines = csv.writer(out) if out else None
@@ -342,8 +343,6 @@ def write_verdicts(file: Path | None, rows: Iterator[dict], total: int | None, t
         for row in progress(rows, total):
             if lines:
                 lines.writerow(csv_line(row))
-            if tell:
-                tell(row)
             seen.append(row)
     if all(row.get("error") for row in seen):
         raise G100Error(f"none of the {total} pictures can be read; the first: {seen[0]['error']}")
@@ -361,21 +360,71 @@ def progress(rows: Iterator, total: int | None, what: str = "inspecting") -> Ite
 CHUNK = 32  # batches
 
 
-def judge_chunk(place: Path, device: str, algorithm: str | None, images, wanted: Wanted, start: int) -> list[dict]:
+class Hands(NamedTuple):
+    "Who judges: the model's folder, a device, a class if g100 does not know it, so many processes, or a scheduler's workers."
+
+    place: Path
+    device: str
+    algorithm: str | None = None
+    jobs: int = 1
+    scheduler: str | None = None
+
+
+def judge_chunk(hands: Hands, images, wanted: Wanted, start: int) -> list[dict]:
     "The rows of some pictures; what a worker does."
     if not wanted.folder.is_dir():
         raise G100Error(f"{platform.node()} does not see {wanted.folder}: --out must be on a shared file system")
-    return list(judged_or_said(opened(place, device, algorithm), images, wanted, start))
+    return list(judged_or_said(opened(hands.place, hands.device, hands.algorithm), images, wanted, start))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #70a59906
-def judged_there(client, place: Path, device: str, algorithm: str | None, images, wanted: Wanted,
-                 step: int) -> Iterator[dict]:  # fmt: skip
-    "As `judged`, by the workers of a cluster, each so many pictures."
-    from g100.experiments.cluster import in_order
-
-    calls = [(place, device, algorithm, images[i : i + step], wanted, i) for i in range(0, len(images), step)]
-    for rows in in_order(client, judge_chunk, calls):
+def judged_there(spread: Callable, hands: Hands, size: int, images, wanted: Wanted, start: int = 0) -> Iterator[dict]:
+    "As `judged_or_said`, by those over whom `spread(work, calls)` divides calls; `size`: pictures in a batch."
+    turns = -(-len(images) // (4 * hands.jobs * size)) if hands.jobs > 1 else CHUNK
+    step = size * min(CHUNK, max(1, turns))
+    calls = [(hands, images[i : i + step], wanted, start + i) for i in range(0, len(images), step)]
+    for rows in spread(judge_chunk, calls):
         yield from rows
+
+
+@contextmanager
+def judging(model, hands: Hands) -> Iterator[Callable]:
+    "What gives the rows of pictures: `rows(images, wanted, start)`."
+    from g100.experiments.cluster import spread_over
+    from g100.experiments.grid import spread_here
+
+    if hands.jobs == 1 and hands.scheduler is None:
+        yield partial(judged_or_said, model)
+        return
+    with spread_over(hands.scheduler) if hands.scheduler else spread_here(hands.jobs) as spread:
+        yield partial(judged_there, spread, hands._replace(place=hands.place.absolute()), model.batch_size)
+
+# %% ../../nbs/3_experiments/32_cli.ipynb #8e9e8151
+def asked(place: Path, images, wanted: Wanted) -> dict:
+    "What must be equal for a command to go on with the verdicts that another has left."
+    from g100.foundations.line import card_in
+
+    names = os.fsencode("\0".join(map(os.fspath, images.images)))
+    lines = {"target_fpr": wanted.target_fpr, "threshold": wanted.threshold}
+    told = {"pictures": len(images), "kinds": sorted(wanted.kinds)} | lines
+    texts = {"model": card_in(place).read_bytes(), "names": names}
+    return told | {name: hashlib.sha256(text).hexdigest()[:16] for name, text in texts.items()}
+
+
+def row_in(line: dict) -> dict:
+    "The row in a line of a ledger. Raises ValueError for what is none."
+    wanted = {"name"} | ({"error"} if line.get("error") else {*COLUMNS[1:5], "p_value", "far", "region"})
+    if not wanted <= line.keys():
+        raise ValueError("not a row")
+    return line
+
+
+def noted(rows: Iterator[dict], ledger: Path, size: int) -> Iterator[dict]:
+    "The rows, `size` at a time in a ledger before they are given."
+    from g100.foundations.line import told
+
+    while some := list(islice(rows, size)):
+        told(ledger, some)
+        yield from some
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #9c125f40
 def judged_stream(model, sources: list[str], every: int, wanted: Wanted) -> Iterator[dict]:
@@ -421,18 +470,16 @@ def inspection_page(folder: Path, rows: list[dict], model, wanted: Wanted) -> No
 def watch_folder(model, place: Path, folder: Path, wanted: Wanted, settle: float, tell: Callable[[dict], None] | None) -> None:
     "Judge the pictures that come into a folder, until stopped; `place`: of the model. Raises G100Error."
     from g100.foundations.folders import locked
-    from g100.foundations.line import arrivals, begun, card_in, json_of, told
+    from g100.foundations.line import arrivals, begun, card_in, json_of, ledger_in, told
     from g100.foundations.pictures import ImageSet
 
-    out, ledger = wanted.folder, wanted.folder / "verdicts.jsonl"
-    if out.is_dir() and not ledger.exists() and any(out.iterdir()):
-        raise G100Error(f"{out} holds other things and no verdicts.jsonl; name a new folder")
+    out, ledger = wanted.folder, ledger_in(wanted.folder)
     if os.path.realpath(out).startswith(os.path.join(os.path.realpath(folder), "")):
         raise G100Error(f"{out} lies in the folder that is watched; name one beside it")
     out.mkdir(parents=True, exist_ok=True)
     head = {"watched": os.path.realpath(folder), "model": hashlib.sha256(card_in(place).read_bytes()).hexdigest()[:16]}
     with locked(out / ".lock"):
-        seen = begun(ledger, head)
+        seen = dict(begun(ledger, head))
         for found in arrivals(folder, seen, settle):
             n, names = len(found), [name for name, _ in found]
             images = ImageSet([folder / name for name in names], names, [-1] * n, ["unknown"] * n, [None] * n)
@@ -459,6 +506,14 @@ def show_found(rows: list[dict], out: Path | None, shortage: str | None, stream)
         LOG.warning("warning: %s", shortage)
 
 
+def told_each(rows: Iterator[dict], tell: Callable[[dict], None] | None) -> Iterator[dict]:
+    "The rows, each told before it is given."
+    for row in rows:
+        if tell:
+            tell(row)
+        yield row
+
+
 def tell_json(row: dict) -> None:
     "Print a picture's line of JSON on the standard output, at once."
     from g100.foundations.line import json_of
@@ -478,6 +533,18 @@ def check_wishes(out: Path | None, paths: list[str] | None, watch: Path | None, 
     if wanted.threshold is not None and wanted.target_fpr is not None:
         raise G100Error("--threshold and --target-fpr both say where the line is drawn; leave one out")
 
+# %% ../../nbs/3_experiments/32_cli.ipynb #f4a0b977
+def check_hands(out: Path | None, watch: Path | None, resume: bool, jobs: int, scheduler: str | None) -> None:
+    "G100Error for options of `inspect`, of who judges and what is left by a kill, that contradict one another."
+    if jobs < 1:
+        raise G100Error(f"--jobs {jobs}: wants a whole number of at least 1")
+    if resume and out is None:
+        raise G100Error("--resume wants --out FOLDER, where the verdicts so far are")
+    if watch is not None and (resume or jobs > 1):
+        raise G100Error("--watch goes on by itself, and judges in one process; leave --resume and --jobs out")
+    if jobs > 1 and scheduler:
+        raise G100Error("--jobs and --scheduler both say who judges; leave one out")
+
 # %% ../../nbs/3_experiments/32_cli.ipynb #f561c115
 Model = Annotated[Path, typer.Argument(help="A model folder, or the result of `g100 run` that holds one.")]
 Judging = Annotated[Path, typer.Argument(help="A model folder, a result of `g100 run`, or what `g100 export` wrote.")]
@@ -494,30 +561,33 @@ Coco = Annotated[bool, typer.Option("--coco", help="Also coco.json, with the reg
 Every = Annotated[int, typer.Option(help="Of a video or camera, each so manyth frame.")]
 Watch = Annotated[Path | None, typer.Option(help="Judge what comes into this folder, each picture once, until stopped.")]
 Settle = Annotated[float, typer.Option(help="Seconds for which a watched file must not have changed.")]
+Jobs = Annotated[int, typer.Option(help="Processes of this machine that judge.")]
+GoOn = Annotated[bool, typer.Option("--resume", help="What is cut off stays, as OUT.unfinished; the same command goes on.")]
 Fail = Annotated[bool, typer.Option("--fail-on-abnormal", help="End with code 1 if a picture is called abnormal.")]
 
 
-def inspected(place: Path, detector, paths: list[str], wanted: Wanted, every: int, skip: bool, force: bool, tell,
-              out: Path | None, device: str, algorithm: str | None, scheduler: str | None) -> list[dict]:  # fmt: skip
+def inspected(hands: Hands, model, paths: list[str], out: Path | None, wanted: Wanted, every: int = 1, skip: bool = False,
+              force: bool = False, resume: bool = False, tell: Callable | None = None) -> list[dict]:  # fmt: skip
     "Judge what is there, into a folder that appears whole; the rows."
-    from g100.experiments.cluster import connected
     from g100.foundations.folders import fresh_folder
-    from g100.foundations.line import is_stream
+    from g100.foundations.line import begun, is_stream, ledger_in
 
     runs = [path for path in paths if is_stream(path)]
-    if runs and len(runs) < len(paths):
-        raise G100Error(f"{runs[0]} is a stream; judge streams and pictures by commands of their own")
+    if runs and (len(runs) < len(paths) or resume or hands.jobs > 1):
+        why = "--resume and --jobs are for files" if len(runs) == len(paths) else "judge pictures by a command of their own"
+        raise G100Error(f"{runs[0]} is a stream; {why}")
     images = None if runs else gather(paths, skip)
-    needed = [place, *(runs or images.images)]
-    with (connected(scheduler) if scheduler else nullcontext() as client,
-          nullcontext() if out is None else fresh_folder(out, force, needed) as draft):  # fmt: skip
+    needed = [hands.place, *(runs or images.images)]
+    with nullcontext() if out is None else fresh_folder(out, force, needed, resume) as draft, judging(model, hands) as judge:
         wanted = replace(wanted, folder=draft)
-        rows = judged_stream(detector, runs, every, wanted) if runs else judged_or_said(detector, images, wanted)
-        if client and not runs:
-            rows = judged_there(client, place.absolute(), device, algorithm, images, wanted, CHUNK * detector.batch_size)
-        seen = write_verdicts(draft and draft / "verdicts.csv", rows, None if runs else len(images), tell)
+        ledger = ledger_in(draft) if resume else None
+        before = begun(ledger, asked(hands.place, images, wanted), row_in) if resume else []
+        rest = judged_stream(model, runs, every, wanted) if runs else judge(images[len(before) :], wanted, len(before))
+        told = told_each(rest, tell)
+        rows = noted(told, ledger, model.batch_size) if resume else told
+        seen = write_verdicts(draft and draft / "verdicts.csv", chain(before, rows), None if runs else len(images))
         if draft:
-            inspection_page(draft, seen, detector, wanted)
+            inspection_page(draft, seen, model, wanted)
     return seen
 
 
@@ -525,8 +595,8 @@ def inspect(
     model: Judging, paths: Pictures = None, out: OutOrNone = None, device: Device = "auto", algorithm: Class = None,
     target_fpr: Rate = None, threshold: Line = None, as_json: Json = False, no_pictures: Bare = False, masks: Masks = False,
     maps: Maps = False, coco: Coco = False, evidence: Evidence = False, embed: Embed = False, every: Every = 1,
-    watch: Watch = None, settle: Settle = 1.0,
-    fail_on_abnormal: Fail = False, scheduler: Scheduler = None, skip_unreadable: Skip = False, force: Force = False,
+    watch: Watch = None, settle: Settle = 1.0, fail_on_abnormal: Fail = False, resume: GoOn = False, jobs: Jobs = 1,
+    scheduler: Scheduler = None, skip_unreadable: Skip = False, force: Force = False,
 ) -> None:  # fmt: skip
     "Judge new pictures with a saved or exported model: a table of verdicts, an overlay of every picture, and a page of all."
     from g100.foundations.line import model_in
@@ -537,10 +607,12 @@ def inspect(
     place, tell = model_in(model), tell_json if as_json else None
     wanted = Wanted(out, frozenset(kind for kind, wish in kinds.items() if wish), target_fpr, threshold)
     check_wishes(out, paths, watch, wanted, as_json)
+    check_hands(out, watch, resume, jobs, scheduler)
     detector = opened(place, "cpu" if scheduler else device, algorithm, evidence)
     if watch is not None:
         return watch_folder(detector, place, watch, replace(wanted, kinds=wanted.kinds - {"page", "coco"}), settle, tell)
-    rows = inspected(place, detector, paths, wanted, every, skip_unreadable, force, tell, out, device, algorithm, scheduler)
+    hands = Hands(place, device, algorithm, jobs, scheduler)
+    rows = inspected(hands, detector, paths, out, wanted, every, skip_unreadable, force, resume, tell)
     told = target_fpr is not None or threshold is not None
     show_found(rows, out, None if told else detector.calibration_.shortage, sys.stderr if as_json else sys.stdout)
     if fail_on_abnormal and any(row.get("is_anomalous") for row in rows):
@@ -549,7 +621,7 @@ def inspect(
 
 KEPT = "has the verdicts so far; the same command goes on"
 for name in ("inspect", "predict"):  # our word, and scikit-learn's
-    app.command(name, hidden=name == "predict")(stoppable("/verdicts.jsonl", KEPT)(inspect))
+    app.command(name, hidden=name == "predict")(stoppable("/verdicts.jsonl", ".unfinished", is_kept=KEPT)(inspect))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #805db70a
 def show_certificate(exported, out: Path) -> None:
@@ -630,7 +702,7 @@ def seeds_from(text: str) -> list[int]:
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #68dedec8
 @app.command()
-@stoppable("/grid.json", "and what is finished beside it are kept; the same command goes on")
+@stoppable("/grid.json", is_kept="and what is finished beside it are kept; the same command goes on")
 def benchmark(
     algorithms: Annotated[str, typer.Option(help="Names that `g100 list` shows, or module:Class, with commas between.")],
     data: Annotated[list[str], typer.Option(help="A data set, as for `g100 run`; may be repeated.")],

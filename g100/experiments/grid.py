@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OWN', 'THREADS', 'Cell', 'parameters_for', 'refuse_mixture', 'absolute', 'grid', 'finished', 'recorded', 'opened',
-           'Outcome', 'failed', 'run_cell', 'shared_threads', 'here', 'there']
+           'Outcome', 'failed', 'run_cell', 'shared_threads', 'here', 'spread_here', 'there']
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #a63dff64
 import json
@@ -203,6 +203,27 @@ def here(cells: list[Cell], folder: Path, device: str, jobs: int, begins: Callab
     with shared_threads(jobs):
         work = joblib.Parallel(n_jobs=jobs, backend="threading", return_as="generator_unordered")
         yield from work(joblib.delayed(one)(cell) for cell in cells)
+
+# %% ../../nbs/3_experiments/28_grid.ipynb #4e3aa535
+@contextmanager
+def spread_here(jobs: int) -> Iterator[Callable]:
+    "What gives work(*call) for many calls, in their order, by so many processes: `spread(work, calls)`."
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    def spread(work: Callable, calls: list[tuple]) -> Iterator:
+        hands = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator")
+        try:
+            yield from hands(joblib.delayed(work)(*call) for call in calls)
+        except BrokenProcessPool:
+            why = "a process was killed, as happens when memory runs out; fewer need less"
+            raise G100Error(f"--jobs {jobs}: {why}") from None
+
+    with shared_threads(jobs):
+        try:
+            yield spread
+        finally:
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 # %% ../../nbs/3_experiments/28_grid.ipynb #2a2973fc
 def there(cells: list[Cell], folder: Path, device: str, client) -> Iterator[Outcome]:

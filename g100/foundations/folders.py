@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARK', 'LITTER', 'FLAGS', 'beside', 'replaced', 'write_text', 'locked', 'files_below', 'mark', 'strangers',
-           'check_goal', 'renamed', 'claimed', 'exchanged', 'removed', 'tidied', 'parents_of', 'settled', 'naming',
-           'fresh_folder']
+           'check_goal', 'renamed', 'claimed', 'exchanged', 'removed', 'tidied', 'parents_of', 'settled', 'begun_draft',
+           'naming', 'fresh_folder']
 
 # %% ../../nbs/1_foundations/37_folders.ipynb #4169b8d9
 import ctypes
@@ -216,6 +216,17 @@ def settled(draft: Path, goal: Path, force: bool, needed: Iterable[str | Path]) 
         why = error if isinstance(error, G100Error) else f"{goal} has appeared meanwhile"
         raise G100Error(f"{why}. It is left as it is; the result is in {kept}") from None
 
+# %% ../../nbs/1_foundations/37_folders.ipynb #3b91affa
+def begun_draft(goal: Path, lasting: bool) -> Path:
+    "A new draft of `goal`; the one that was left, or is to be left, where it is `lasting`."
+    if lasting:
+        draft = goal.with_name(f"{goal.name}.unfinished")
+        draft.mkdir(exist_ok=True)
+        return draft
+    draft = Path(tempfile.mkdtemp(dir=goal.parent, prefix=beside(goal, "").name, suffix=".partial"))
+    draft.chmod(0o755)
+    return draft
+
 # %% ../../nbs/1_foundations/37_folders.ipynb #a40caa22
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -229,19 +240,21 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def fresh_folder(goal, force: bool = False, needed: Iterable[str | Path] = ()) -> Iterator[Path]:
+def fresh_folder(goal, force: bool = False, needed: Iterable[str | Path] = (), lasting: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `goal` when the block ends well, and vanishes when it does not; `force`: an older one
-    of g100's making is replaced, unless something `needed` is in it. Raises G100Error."""
+    of g100's making is replaced, unless something `needed` is in it; `lasting`: it stays as `goal`.unfinished when the block
+    does not end well, and is the draft of the next that asks so. Raises G100Error."""
     goal, needed = Path(os.path.abspath(goal)), list(needed)
     check_goal(goal, force, needed)
     with naming(goal), parents_of(goal), locked(beside(goal, "lock"), goal):
         tidied(goal)
         check_goal(goal, force, needed)
-        draft = Path(tempfile.mkdtemp(dir=goal.parent, prefix=beside(goal, "").name, suffix=".partial"))
+        draft, whole = begun_draft(goal, lasting), False
         try:
-            draft.chmod(0o755)
             yield draft
             mark(draft)
             settled(draft, goal, force, needed)
+            whole = True
         finally:
-            removed(draft)
+            if whole or not lasting:
+                removed(draft)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIDEOS', 'CARDS', 'GIVEN_UP', 'AT_ONCE', 'card_in', 'model_in', 'is_stream', 'names_in', 'expanded', 'frames_of',
-           'state_of', 'images_below', 'finished', 'arrivals', 'mended', 'begun', 'told', 'json_of', 'coco_parts',
-           'coco_of', 'stream', 'watched']
+           'state_of', 'images_below', 'finished', 'arrivals', 'mended', 'ledger_in', 'seen_in', 'begun', 'told',
+           'json_of', 'coco_parts', 'coco_of', 'stream', 'watched']
 
 # %% ../../nbs/1_foundations/41_line.ipynb #8bd9eb16
 import json
@@ -158,21 +158,33 @@ def mended(file: Path) -> int:
     return end
 
 
-def begun(file: Path, head: dict) -> dict[str, tuple[int, int]]:
-    "Open a ledger, or begin one with the line `head`; gives what it has seen. Raises G100Error for one with another head."
+def ledger_in(folder: Path) -> Path:
+    "Where the ledger of a folder is, or is to be. Raises G100Error for a folder that holds other things and no ledger."
+    ledger = folder / "verdicts.jsonl"
+    if folder.is_dir() and not ledger.exists() and any(folder.iterdir()):
+        raise G100Error(f"{folder} holds other things and no {ledger.name}; name a new folder")
+    return ledger
+
+
+def seen_in(line: dict) -> tuple[str, tuple[int, int]]:
+    "The name of a picture and the state of its file when it was judged, from its line in a ledger."
+    return line["name"], tuple(line["state"])
+
+
+def begun(file: Path, head: dict, of: Callable = seen_in) -> list:
+    "Open a ledger, or begin one with the line `head`; gives `of` its other lines. Raises G100Error for one with another head."
     if not file.exists() or not mended(file):
         told(file, [head])
-        return {}
+        return []
     with file.open(encoding="utf-8") as ledger:
         try:
             if (first := json.loads(next(ledger))) != head:
                 raise G100Error(f"{file} belongs to {first}, and this is {head}; name another folder")
-            lines = (json.loads(line) for line in ledger)
-            return {line["name"]: tuple(line["state"]) for line in lines}
+            return [of(json.loads(line)) for line in ledger]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, G100Error):
                 raise
-            raise G100Error(f"{file}: not a ledger of watched pictures ({type(error).__name__}); name another folder") from None
+            raise G100Error(f"{file}: not a ledger of pictures ({type(error).__name__}); name another folder") from None
 
 
 def told(file: Path, lines: Iterable[dict]) -> None:
