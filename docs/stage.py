@@ -14,6 +14,7 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 REMARK = re.compile(r"[ \t]*#[ \t]*(?:fmt: skip|fmt: off|fmt: on|noqa\b[^\n]*|type: ignore\b[^\n]*)[ \t]*$", re.MULTILINE)
 DRAWS = re.compile(r"\bplt\.(?!style|rc)|\b(?:axes|figure)\s*[.,=\[)]|\baxis\s*[.,\[)]")
 TAG = re.compile(r"\\tag\{([^}]*)\}")
+FIGURE = re.compile(r"\*\*(?:Figure |图 )(\d+\.\d+)[.。]\*\*\s*((?:.+\n?)+)")  # a caption: the first paragraph of a cell
 HEADING = re.compile(r"(#{1,6})\s+(.*)")
 # what the site itself says on a page
 ENGLISH = {"imports": "Imports", "figure": "How the figure is drawn", "drawn": "How it is drawn", "equation": "equation",
@@ -122,11 +123,19 @@ def last_words(source: str, longest: int = 300) -> str:
     return words[:longest]
 
 
-def caption_of(output, where: str, said: str, words: dict[str, str]) -> str:
-    "What a figure shows, in words: what its output says of it, or else the section it stands in and what is said before it."
+def captioned(cell) -> tuple[str, str] | None:
+    "The number of the figure, such as 9.1, whose caption a Markdown cell begins with, and the caption as words; else None."
+    found = FIGURE.match(cell.source) if cell is not None and cell.cell_type == "markdown" else None
+    return found and (found[1], plain(found[2]))
+
+
+def alternative(output, below, where: str, said: str, words: dict[str, str]) -> str:
+    """What a figure shows, in words: what its output says of it, or the caption with which the cell `below` it begins, or else
+    the section it stands in and what is said before it."""
     told = output.get("metadata", {})
     told = told.get("alt") or next((each["alt"] for each in told.values() if isinstance(each, dict) and each.get("alt")), "")
-    return told or words["in"].format(plain(where)) + (f"{words['sep']}{said}" if said else "")
+    caption = captioned(below)
+    return told or (caption and caption[1]) or words["in"].format(plain(where)) + (f"{words['sep']}{said}" if said else "")
 
 
 def exports(nb, stem: str) -> list[Exported]:
@@ -213,8 +222,8 @@ def equation_tags(nb) -> set[str]:
     return {tag for cell in nb.cells if cell.cell_type == "markdown" for tag in TAG.findall(cell.source)}
 
 
-def code_cell(cell, where: str, said: str, words: dict[str, str]):
-    "A code cell as it is shown."
+def code_cell(cell, below, where: str, said: str, words: dict[str, str]):
+    "A code cell as it is shown; `below`: the cell after it."
     exported, bare = bool(EXPORTED.match(cell.source)), bool(re.match(r"#\|\s*echo:\s*false", cell.source))
     source = REMARK.sub("", DIRECTIVE.sub("", cell.source)).strip("\n")
     tags = ["exported"] if exported else []
@@ -225,7 +234,7 @@ def code_cell(cell, where: str, said: str, words: dict[str, str]):
         cell.metadata["mystnb"] = {"code_prompt_show": words[why], "code_prompt_hide": words[why]}
     if has_picture(cell):
         pictures = (o for o in cell.outputs if any(k.startswith("image/") for k in o.get("data", {})))
-        alt = caption_of(next(pictures), where, said, words)
+        alt = alternative(next(pictures), below, where, said, words)
         cell.metadata.setdefault("mystnb", {})["image"] = {"alt": alt}
     cell.metadata["tags"] = [*cell.metadata.get("tags", []), *tags]
     cell.source, cell.outputs = source, shown_outputs(cell.outputs)
@@ -236,7 +245,7 @@ def staged(nb, stem: str, markdown):
     "A chapter as the site shows it; `markdown` makes a Markdown cell of a text."
     cells, where, said, module, equations = [], title_and_about(nb)[0], "", "", equations_of(nb)
     words = words_for(stem)
-    for cell in nb.cells:
+    for cell, below in zip(nb.cells, [*nb.cells[1:], None], strict=True):
         if cell.cell_type == "markdown":
             where = ([text for _, text in headings(cell.source)] or [where])[-1]
             said = last_words(cell.source) or said
@@ -247,6 +256,6 @@ def staged(nb, stem: str, markdown):
         elif not cell.source.startswith("#| hide"):
             if EXPORTED.match(cell.source) and defined(cell.source):
                 cells.append(markdown(caption(stem, module, cell, equations[cell.id])))
-            cells.append(code_cell(cell, where, said, words))
+            cells.append(code_cell(cell, below, where, said, words))
     nb.cells = cells
     return nb

@@ -190,3 +190,20 @@ def test_what_is_trained_measures_its_maps_by_default_and_is_saved_so(name, tmp_
     np.testing.assert_allclose(Z, (A - known.mean.numpy()) / known.spread.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(load(measured.save(tmp_path / "model"), "cpu").inspect(new).map, Z)
     assert not cls.paper().studentise
+
+
+def test_the_benchmark_of_learners_counts_each_region_once():
+    "Two regions a picture, masks and maps of another size than the pictures': the same numbers as from the metrics."
+    from g100.foundations.metrics import aupro, auroc
+    from g100.foundations.pictures import ImageSet
+    from tests.benchmarks.learners import columns
+
+    bad, masks = spotted(5, 32)
+    masks[:, 0, 0] = True
+    detector = MeanPicture(**SETTINGS | {"image_size": 32}).fit(pictures(30, 32), device="cpu")
+    labels, both = [0] * 5 + [1] * 5, [*pictures(5, 32, seed=3), *bad]
+    images = ImageSet(both, map(str, range(10)), labels, ["-"] * 10, [None] * 5 + [*masks])
+    maps = detector.inspect(images).map
+    found, truth = columns(detector, images, maps), np.concatenate([np.zeros_like(masks), masks])
+    assert found["pixel_auroc"] == round(auroc(truth.ravel(), maps.ravel()), 4) > 0.5
+    assert found["aupro"] == round(aupro(truth, maps), 4)

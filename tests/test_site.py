@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pytest
 
 from docs.contents import CHINESE, PARTS, SOLUTIONS
-from docs.stage import exports, headings, label, staged
+from docs.stage import captioned, exports, has_picture, headings, label, staged
 from tests.chinese import chinese, translated
 from tests.notebooks import NBS, ROOT, chapters, read, solutions
 
@@ -70,6 +70,20 @@ def test_headings_go_down_one_step_at_a_time():
         assert levels[0] == 1 and levels.count(1) == 1, path
         assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), path
         assert max(Counter(text for _, text in found).values()) == 1, path
+
+
+@pytest.mark.parametrize("path", BOOK, ids=lambda path: path.stem)
+def test_every_figure_has_a_caption_with_its_number(path):
+    "C.1, C.2, ... in their order, in the first paragraph of the cell below each; and every figure that is named is there."
+    cells = read(path).cells
+    pairs = [(cell, below) for cell, below in zip(cells, [*cells[1:], None], strict=True)]
+    found = [captioned(below) for cell, below in pairs if cell.cell_type == "code" and has_picture(cell)]
+    chapter = int(path.stem.split("_")[0])
+    assert [caption and caption[0] for caption in found] == [f"{chapter}.{n}" for n in range(1, len(found) + 1)]
+    assert all(len(caption[1]) >= 30 for caption in found)
+    named = {name for cell in cells if cell.cell_type == "markdown"
+             for name in re.findall(rf"(?:Figure |图 )({chapter}\.\d+)", cell.source)}  # fmt: skip
+    assert named <= {caption[0] for caption in found}
 
 
 def test_what_a_chapter_becomes_on_the_site():

@@ -19,7 +19,7 @@ from g100.experiments.experiment import make_detector
 from g100.experiments.table import write_rows
 from g100.foundations.detector import Detector
 from g100.foundations.layouts import load_data
-from g100.foundations.metrics import aupro, auroc
+from g100.foundations.metrics import pixel_scores
 from g100.foundations.pictures import ImageSet
 from tests.benchmarks.common import RESULTS, at_metric_size, ways
 
@@ -30,9 +30,8 @@ def columns(detector: Detector, test: ImageSet, maps: np.ndarray) -> dict:
     "Image AUROCs, and pixel numbers where there are masks, of maps (N, H, W)."
     row = {f"auroc_{how}": value for how, value in ways(test.labels, maps).items()} | {"pixel_auroc": None, "aupro": None}
     if test.has_masks:
-        regions, laid = at_metric_size(test, maps, detector.view_)
-        truth, values = (np.concatenate([np.ravel(a) for a in each]) for each in ([r > 0 for r in regions], laid))
-        row |= {"pixel_auroc": auroc(truth, values), "aupro": aupro(regions, laid)}
+        found = pixel_scores(*at_metric_size(test, maps, detector.view_), 0.0, test.labels == 0)
+        row |= {name: found[name] for name in ("pixel_auroc", "aupro")}
     return {name: value and round(value, 4) for name, value in row.items()}
 
 
