@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..foundations.detector import Fitted, Lessons, one_picture, parted, value_at
+from ..foundations.detector import Fitted, Lessons, one_picture, shares_at
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
@@ -295,16 +295,12 @@ class FAVAE(TrainedDetector):
         fitted, images = self.fitted_, one_picture(X)
         return draw_verdict(fitted, next(batches(images, fitted.scoring.view)).to(fitted.device))
 
-    @torch.inference_mode()
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
         fitted = self.fitted_
-        if fitted.scoring.tile is not None:
-            return None
-        x = next(batches(one_picture(X), fitted.scoring.view)).to(fitted.device)
-        parts = {title: value_at(m, at) for title, m in shares(fitted.model, x, fitted.scoring.sigma).items()}
-        said = f"What the code of the picture cannot say here: {parted(parts)}."
+        said = shares_at(at, shares(fitted.model, x, fitted.scoring.sigma))
         painted = fitted.model.vae(x)[0][0].permute(1, 2, 0).clamp(0, 1)
-        return {"said": said, "seen": {"painted from its code": painted.cpu().numpy()}}
+        seen = {"painted from its code": painted.cpu().numpy()}
+        return {"said": f"What the code of the picture cannot say here: {said}.", "seen": seen}
 
     @classmethod
     def paper(cls, **parameters) -> "FAVAE":

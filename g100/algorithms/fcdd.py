@@ -28,9 +28,8 @@ from g100.foundations.detector import (
     generator,
     one_picture,
     own_randomness,
-    parted,
     pick_device,
-    value_at,
+    shares_at,
 )
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
@@ -404,14 +403,9 @@ class FCDD(TrainedDetector):
         x = next(batches(one_picture(X), self.view_, 1))
         return explained(self.fitted_, x.to(self.device_), self.kind)
 
-    @torch.inference_mode()
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        fitted = self.fitted_
-        if fitted.scoring.tile is not None:
-            return None
-        x = next(batches(one_picture(X), self.view_, 1)).to(fitted.device)
-        parts = {f"level {level}": max(0.0, value_at(h, at)) for level, h in fitted.model.by_level(x).items()}
-        return {"said": f"The output here: {parted(parts)}."}
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
+        parts = {f"level {level}": h for level, h in self.fitted_.model.by_level(x).items()}
+        return {"said": f"The output here: {shares_at(at, parts)}."}
 
     @classmethod
     def paper(cls, **parameters) -> "FCDD":

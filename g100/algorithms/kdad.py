@@ -23,7 +23,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .favae import Remembering
-from ..foundations.detector import Judge, Lessons, Scoring, generator, one_picture, parted, value_at
+from ..foundations.detector import Judge, Lessons, Scoring, generator, one_picture, shares_at
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
@@ -394,14 +394,8 @@ class KDAD(TrainedDetector):
         x = next(iter(batches(images, fitted.scoring.view, 1))).to(fitted.device)
         return explanation(fitted.judge, x, self.threshold_, self.color_range_)
 
-    @torch.inference_mode()
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        fitted = self.fitted_
-        if fitted.scoring.tile is not None:
-            return None
-        x = next(batches(one_picture(X), fitted.scoring.view, 1)).to(fitted.device)
-        parts = {title: value_at(D, at) for title, D in shares(fitted.model, x).items()}
-        return {"said": f"Here the cloner disagrees with its source: {parted(parts)}."}
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
+        return {"said": f"Here the cloner disagrees with its source: {shares_at(at, shares(self.fitted_.model, x))}."}
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #fced292c
 RECIPE = {  # a parameter's value in `paper()`, and whose it is

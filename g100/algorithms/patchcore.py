@@ -6,11 +6,11 @@
 __all__ = ['GROUP', 'BLOCK', 'WAITING', 'PART', 'ASKED', 'SHARD', 'AGAIN', 'MAY_CHANGE', 'RECIPE', 'pool_patches',
            'patch_features', 'projected_dim', 'fit_bytes', 'reweight', 'picked', 'most_unusual', 'PatchMemory',
            'share_of', 'left_bytes', 'least_bytes', 'block_of', 'shape_of', 'in_blocks', 'remembered', 'thinned',
-           'noted', 'note_origins', 'origins', 'origin_of', 'evidence_of', 'features_of', 'fill', 'at_once', 'in_parts',
-           'bank_without', 'told_by_others', 'told_across', 'asked', 'total_of', 'parts_within', 'thinned_here',
-           'summarised', 'streamed', 'told_again', 'block_elsewhere', 'thinned_elsewhere', 'asked_elsewhere',
-           'told_elsewhere', 'covering_radius', 'check_update', 'room_for', 'around', 'grown', 'renewed', 'updated',
-           'notes_after', 'taken_in', 'calibrated_by_others', 'extended', 'PatchCore']
+           'noted', 'note_origins', 'origins', 'origin_of', 'nearest_good', 'features_of', 'fill', 'at_once',
+           'in_parts', 'bank_without', 'told_by_others', 'told_across', 'asked', 'total_of', 'parts_within',
+           'thinned_here', 'summarised', 'streamed', 'told_again', 'block_elsewhere', 'thinned_elsewhere',
+           'asked_elsewhere', 'told_elsewhere', 'covering_radius', 'check_update', 'room_for', 'around', 'grown',
+           'renewed', 'updated', 'notes_after', 'taken_in', 'calibrated_by_others', 'extended', 'PatchCore']
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #766156f0
 import base64
@@ -274,13 +274,12 @@ def origin_of(remembered: dict, member: int) -> tuple[str, float, float]:
     return remembered["names"][rank], float(cell // w + 0.5) / h, float(cell % w + 0.5) / w
 
 
-@torch.inference_mode()
-def evidence_of(fitted: Fitted, images: ImageSet, at: tuple[float, float]) -> dict | None:
-    "See `Detector.evidence`."
+def nearest_good(fitted: Fitted, x: torch.Tensor, at: tuple[float, float]) -> dict | None:
+    "See `Detector.evidence`, of a view x (1, 3, H, W); None for a bank that does not know where its patches come from."
     remembered = fitted.notes.get("remembered")
-    if remembered is None or fitted.scoring.tile is not None:
+    if remembered is None:
         return None
-    patches = fitted.model.patches(next(batches(images, fitted.scoring.view, 1)).to(fitted.device))
+    patches = fitted.model.patches(x)
     h, w = patches.shape[1:3]
     z = patches[:, int(at[0] * h) : int(at[0] * h) + 1, int(at[1] * w) : int(at[1] * w) + 1]
     distance, member = (part.item() for part in fitted.model.nearest(z))
@@ -668,8 +667,8 @@ class PatchCore(Detector):
         narrow = projected_dim(memory.shape[1], self.projection_dim)
         return project(memory, narrow, self.seed) if narrow else memory
 
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        return evidence_of(self.fitted_, as_image_set(X), at)
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict | None:
+        return nearest_good(self.fitted_, x, at)
 
     @torch.no_grad()
     def learn(self, model: PatchMemory, lessons: Lessons) -> None:

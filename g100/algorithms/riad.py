@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
-from ..foundations.detector import Lessons, generator, one_picture, parted, value_at
+from ..foundations.detector import Lessons, generator, one_picture, shares_at
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas
@@ -199,15 +199,10 @@ class RIAD(TrainedDetector):
         x = next(batches(images, fitted.scoring.view)).to(fitted.device)
         return draw_paintings(fitted.model, x, fitted.judge(x)[0][0], fitted.calibration.color_range)
 
-    @torch.inference_mode()
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
-        fitted = self.fitted_
-        if fitted.scoring.tile is not None:
-            return None
-        x = next(batches(one_picture(X), fitted.scoring.view)).to(fitted.device)
-        painted = fitted.model.paintings(x)
-        parts = {f"cells of {k}": value_at(1 - msgms(x, J)[0], at) for k, J in zip(self.ks, painted, strict=True)}
-        said = f"Hidden and painted from its surroundings, this place becomes another: {parted(parts)} pixels."
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
+        painted = self.fitted_.model.paintings(x)
+        parts = {f"cells of {k}": 1 - msgms(x, J)[0] for k, J in zip(self.ks, painted, strict=True)}
+        said = f"Hidden and painted from its surroundings, this place becomes another: {shares_at(at, parts)} pixels."
         return {"said": said, "seen": {"painted": torch.cat(painted).mean(0).permute(1, 2, 0).clamp(0, 1).cpu().numpy()}}
 
     @classmethod

@@ -589,12 +589,8 @@ class SemiOrthogonal(Detector):
     def build(self, size: tuple[int, int]) -> Gaussians:
         return Gaussians(Backbone(self.backbone, self.levels, self.weights), self.upsampling, self.storage, self.window)
 
-    @torch.inference_mode()
-    def evidence(self, X, at: tuple[float, float]) -> dict | None:
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
         fitted = self.fitted_
-        if fitted.scoring.tile is not None:
-            return None
-        x = next(batches(as_image_set(X), fitted.scoring.view, 1)).to(fitted.device)
         share, few, distance = deviating(fitted.model, x, at)
         n, picture = fitted.notes["seen"], fitted.model.picture.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
         said = f"Here the picture is {distance:.3g} standard deviations from the mean of the {n} good ones"

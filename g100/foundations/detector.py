@@ -10,8 +10,8 @@ __all__ = ['PURPOSES', 'FOLDS', 'MOVED', 'AFTERWARDS', 'ALGORITHMS', 'SHOWN', 's
            'check_names', 'check_framing', 'check_common', 'afterwards', 'changes', 'warn_of_changes', 'register',
            'place_of', 'brought', 'algorithms', 'class_at', 'algorithm', 'name_of', 'engine_for', 'put_in_engine',
            'built', 'begun_elsewhere', 'enough_memory', 'fitted_on', 'recalibrated', 'highest', 'worst_seen',
-           'value_at', 'parted', 'one_picture', 'explained', 'check_restorable', 'Detector', 'thawed', 'check_state',
-           'filled', 'kind_of', 'restored', 'engine_back', 'try_out', 'load']
+           'shares_at', 'one_picture', 'explained', 'check_restorable', 'Detector', 'thawed', 'check_state', 'filled',
+           'kind_of', 'restored', 'engine_back', 'try_out', 'load']
 
 # %% ../../nbs/1_foundations/08_detector.ipynb #420f3c0d
 import importlib
@@ -737,13 +737,10 @@ def worst_seen(scoring: Scoring, map: np.ndarray, size: tuple[int, int]) -> tupl
     return y, x
 
 
-def value_at(map, at: tuple[float, float]) -> float:
-    "The value of a map (H, W) at such a place."
-    return float(map[int(at[0] * map.shape[0]), int(at[1] * map.shape[1])])
-
-
-def parted(values: dict[str, float]) -> str:
-    "Shares of a sum in words, the largest first: '70 % of stride 8, 30 % of stride 4'."
+def shares_at(at: tuple[float, float], maps: dict[str, Any]) -> str:
+    """How much each of some maps (H, W) has of their sum at a place (y, x) in [0, 1), in words, the largest first: '70 % of
+    stride 8, 30 % of stride 4'. What is negative counts as nothing."""
+    values = {title: max(0.0, float(map[int(at[0] * len(map)), int(at[1] * len(map[0]))])) for title, map in maps.items()}
     total = sum(values.values()) or 1.0
     return ", ".join(f"{100 * v / total:.0f} % of {name}" for name, v in sorted(values.items(), key=lambda item: -item[1]))
 
@@ -934,7 +931,15 @@ class Detector(Declared, _Outlier, _Estimator):
         """What a verdict on one picture rests on at a place of what the network sees, (y, x) in [0, 1), padding included: a
         sentence, `said`; where it is a place in a good picture, its `name` and, of what the network saw of that, `place`; where
         it is what the algorithm sees or expects there, `seen`, pictures (H, W, 3) in [0, 1] of the size of the network's input
-        by title. None for an algorithm that cannot tell."""
+        by title. None for an algorithm that cannot tell, and for tiles."""
+        fitted = self.fitted_
+        if fitted.scoring.tile is not None:
+            return None
+        with torch.inference_mode():
+            return self.evidence_in(next(batches(one_picture(X), fitted.scoring.view, 1)).to(fitted.device), at)
+
+    def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict | None:
+        "What `evidence` says of a view (1, 3, H, W). To be written by algorithms that can tell."
         return None
 
     def watch(self, source, *, every: int = 1, settle: float = 1.0, channels: str = "rgb") -> Iterator[Inspection]:
