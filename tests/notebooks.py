@@ -1,8 +1,8 @@
 """The notebooks as files: where they are, how one is run, and what keeps its committed outputs honest.
 
-`python -m tests.notebooks refresh [NOTEBOOK ...]` exports the package, runs the notebooks (all of them, or those
-named), stores their fresh outputs, stamps them with the hash of the code that made them, and writes README.md. `zh`, `zh-stale`
-and `zh-stamp` are for the translation (tests/chinese.py).
+`python -m tests.notebooks refresh [NOTEBOOK ...]` exports the package, runs notebooks (those named; else those whose code, or
+what it rests on, has changed, see tests/freshness.py; with `--all` every one), stores their fresh outputs, stamps them, and
+writes README.md. `stale` names them and runs none. `zh`, `zh-stale` and `zh-stamp` are for the translation (tests/chinese.py).
 """
 
 import base64
@@ -21,6 +21,8 @@ import nbconvert
 import nbformat
 import papermill
 from PIL import Image
+
+from tests import freshness
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -53,7 +55,10 @@ def code_hash(nb) -> str:
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
-def run(path: Path, parameters: dict | None = None, timeout: int = 600):
+SHARP = "--InlineBackend.figure_formats=retina"  # two pixels for one: figures that a screen or a printer shows sharp
+
+
+def run(path: Path, parameters: dict | None = None, timeout: int = 600, arguments: tuple[str, ...] = ()):
     "Run a notebook in its own folder through papermill and give it back executed; the file is not touched."
     nb = copy.deepcopy(read(path))
     for cell in nb.cells:
@@ -66,31 +71,38 @@ def run(path: Path, parameters: dict | None = None, timeout: int = 600):
         assert not unknown, f"{path.name} has no parameters {sorted(unknown)}"
         papermill.execute_notebook(
             str(source), str(executed), parameters=parameters or {}, kernel_name="python3", cwd=str(path.parent),
-            execution_timeout=timeout, progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50"],
+            execution_timeout=timeout, progress_bar=False, extra_arguments=["--IPKernelApp.log_level=50", *arguments],
         )  # fmt: skip
         return read(executed)
 
 
 def lighter(output):
-    "The output with its PNG, if it is a large one, in 128 colours: a third of the size, and the page looks the same."
+    "The output with its PNG opaque and tightly packed, every colour as it was."
     data = output.get("data", {})
-    if len(data.get("image/png", "")) > 50_000:
-        picture, file = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB"), io.BytesIO()
-        picture.quantize(128, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    if "image/png" in data:
+        picture, file = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA"), io.BytesIO()
+        paper = Image.new("RGBA", picture.size, "white")
+        Image.alpha_composite(paper, picture).convert("RGB").save(file, "PNG", optimize=True)
         data["image/png"] = base64.b64encode(file.getvalue()).decode()
     return output
 
 
 def refresh(path: Path) -> None:
     "Store fresh outputs in a notebook, cell by cell (papermill's own metadata stays out), clean it and stamp it."
-    nb, executed = read(path), {cell.id: cell for cell in run(path).cells}
+    nb, executed = read(path), {cell.id: cell for cell in run(path, arguments=(SHARP,)).cells}
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = [lighter(o) for o in executed[cell.id].outputs if o.get("name") != "stderr"]
             cell.execution_count = None
-    nb.metadata["g100"] = {"executed": code_hash(nb)}
+    nb.metadata["g100"] = {"executed": code_hash(nb), "below": freshness.stamp(nb)}
     nbformat.write(nb, path)
     clean(path)
+
+
+def stale(path: Path) -> bool:
+    "Whether the code of a notebook, or what it rests on, is not that which made its outputs."
+    nb = read(path)
+    return nb.metadata.get("g100") != {"executed": code_hash(nb), "below": freshness.stamp(nb)}
 
 
 def clean(path: Path) -> None:
@@ -132,11 +144,15 @@ if __name__ == "__main__":
 
     if sys.argv[1:2] and sys.argv[1] in ("zh", "zh-stale", "zh-stamp"):
         sys.exit(chinese.command(sys.argv[1:]))
+    if sys.argv[1:2] == ["stale"]:
+        sys.exit("\n".join(str(path.relative_to(ROOT)) for path in chapters() + solutions() if stale(path)) or None)
     if sys.argv[1:2] != ["refresh"]:
         sys.exit(__doc__)
     os.environ.pop("MPLBACKEND", None)
     export()
-    for chapter in [Path(name).resolve() for name in sys.argv[2:]] or chapters() + solutions():
+    everything = "--all" in sys.argv
+    named = [Path(name).resolve() for name in sys.argv[2:] if name != "--all"]
+    for chapter in named or [path for path in chapters() + solutions() if everything or stale(path)]:
         print(chapter.relative_to(ROOT), flush=True)
         refresh(chapter)
     (ROOT / "README.md").write_text(readme())
