@@ -123,6 +123,11 @@ def last_words(source: str, longest: int = 300) -> str:
     return words[:longest]
 
 
+def width_of(output) -> int:
+    "The width in pixels of a page at which a picture is meant to be seen, 0 where it does not say: half of what it has."
+    return output.get("metadata", {}).get("image/png", {}).get("width", 0)
+
+
 def captioned(cell) -> tuple[str, str] | None:
     "The number of the figure, such as 9.1, whose caption a Markdown cell begins with, and the caption as words; else None."
     found = FIGURE.match(cell.source) if cell is not None and cell.cell_type == "markdown" else None
@@ -233,9 +238,11 @@ def code_cell(cell, below, where: str, said: str, words: dict[str, str]):
         tags.append("hide-input")
         cell.metadata["mystnb"] = {"code_prompt_show": words[why], "code_prompt_hide": words[why]}
     if has_picture(cell):
-        pictures = (o for o in cell.outputs if any(k.startswith("image/") for k in o.get("data", {})))
-        alt = alternative(next(pictures), below, where, said, words)
-        cell.metadata.setdefault("mystnb", {})["image"] = {"alt": alt}
+        pictures = [o for o in cell.outputs if any(k.startswith("image/") for k in o.get("data", {}))]
+        told = {"alt": alternative(pictures[0], below, where, said, words)}
+        if wide := max(width_of(output) for output in pictures):
+            told["width"] = f"{wide}px"
+        cell.metadata.setdefault("mystnb", {})["image"] = told
     cell.metadata["tags"] = [*cell.metadata.get("tags", []), *tags]
     cell.source, cell.outputs = source, shown_outputs(cell.outputs)
     return cell
