@@ -509,3 +509,15 @@ def test_a_refit_whose_loss_becomes_nan_leaves_the_old_detector():
 def test_wrong_training_parameter_is_named(wrong):
     with pytest.raises(G100Error, match=next(iter(wrong))):
         Copier(image_size=16, **wrong).fit(pictures(12))
+
+
+@pytest.mark.parametrize("pictures, batch, steps, epochs", [
+    (10, 4, 7, 4), (10, 4, 8, 4), (3, 8, 5, 5), (100, 8, 2, 1), (397, 8, 2000, 41),
+])  # fmt: skip
+def test_steps_make_the_epochs_where_none_are_named(pictures, batch, steps, epochs):
+    from g100 import KDAD, RIAD
+
+    found = RIAD(steps=steps, train_batch=batch).recipe(pictures).epochs
+    assert found == epochs and abs(found * max(1, pictures // batch) - steps) <= max(1, pictures // batch)
+    assert RIAD(epochs=3, steps=steps).recipe(pictures).epochs == 3
+    assert KDAD(steps=steps).recipe(pictures).epochs == KDAD().epochs

@@ -350,8 +350,9 @@ class FCDD(TrainedDetector):
         super().check()
         check_fcdd(self)
 
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), epochs=self.epochs * self.passes)
+    def recipe(self, pictures: int = 1) -> Recipe:
+        told = super().recipe(pictures)
+        return replace(told, epochs=told.epochs * self.passes) if self.epochs else told
 
     def fit(self, X, y=None, masks: Sequence | None = None, *, device: str = "auto", verbose: bool = False,
             channels: str = "rgb", checkpoint=None, resume: bool = False) -> Self:  # fmt: skip

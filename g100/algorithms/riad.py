@@ -159,7 +159,7 @@ class RIAD(TrainedDetector):
     image_size: Size = param(128)
     studentise: bool = param(True)
     image_score: str = param("top_percent")
-    epochs: Count = param(40)
+    epochs: Count | None = param(None)
     train_batch: Count = param(8)
     learning_rate: Positive = param(2e-3)
     ks: tuple[Side, ...] = param((2, 4, 8, 16), "sides k of the cells that are hidden, in pixels of the network's input")

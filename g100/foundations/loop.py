@@ -288,7 +288,8 @@ def shaping(detector: "TrainedDetector", model: nn.Module, lessons: Lessons) -> 
 class TrainedDetector(Detector):
     "A detector whose module is trained. After `fit`: `history_`, one row an epoch, and `stopped_`, why it ended."
 
-    epochs: Count = param(30, "passes through the pictures that teach")
+    epochs: Count | None = param(30, "passes through the pictures that teach; None: as many as make `steps`")
+    steps: Count = param(2000, "steps of the optimizer where epochs=None, so that few pictures are shown more often")
     train_batch: Count = param(16, "pictures in a step; `batch_size` is for judging")
     learning_rate: Positive = param(1e-3, "learning rate at its highest")
     optimizer: Literal["adam", "adamw", "sgd"] = param("adam", "how weights follow gradients; sgd: Nesterov's, momentum 0.9")
@@ -309,11 +310,12 @@ class TrainedDetector(Detector):
         "What is trained in the module, and by which loss. To be written by each algorithm."
         raise NotImplementedError
 
-    def recipe(self) -> Recipe:
-        "The parameters as a recipe."
-        same = ("epochs", "learning_rate", "optimizer", "weight_decay", "schedule", "clip", "patience", "max_minutes",
-                "mixed_precision", "seed")  # fmt: skip
-        return Recipe(batch_size=self.train_batch, **{name: getattr(self, name) for name in same})
+    def recipe(self, pictures: int = 1) -> Recipe:
+        "The parameters as a recipe for so many pictures that teach."
+        same = ("learning_rate", "optimizer", "weight_decay", "schedule", "clip", "patience", "max_minutes", "mixed_precision",
+                "seed")  # fmt: skip
+        epochs = self.epochs or max(1, round(self.steps / (pictures // min(self.train_batch, pictures))))
+        return Recipe(epochs=epochs, batch_size=self.train_batch, **{name: getattr(self, name) for name in same})
 
     def check(self) -> None:
         super().check()
@@ -341,7 +343,7 @@ class TrainedDetector(Detector):
             lessons.counts["validation"] = len(held.pictures)
         network, loss, validation_loss = self.objective(model, lessons)
         shown = [part and Pictures(part.images, part.view, self.cache_gigabytes) for part in (teach, held)]
-        state = train(network, loss, shown[0], self.recipe(), validation=shown[1], validation_loss=validation_loss,
+        state = train(network, loss, shown[0], self.recipe(len(shown[0])), validation=shown[1], validation_loss=validation_loss,
                       augment=flips(self.flip), device=how.device, checkpoint=how.checkpoint, resume=how.resume,
                       progress=type(self).__name__ if how.verbose else None,
                       fingerprint=shaping(self, model, lessons) if how.checkpoint else None)  # fmt: skip
