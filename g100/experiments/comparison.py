@@ -94,9 +94,9 @@ def plot_price(rows: list[dict]) -> Figure:
     for axis, ((dataset, category), mine) in zip(axes, sets.items(), strict=True):
         for (name,), same in groups(mine, "algorithm").items():
             x, y = np.array([(1000 * row["seconds_per_image"], row["image_auroc"]) for row in same]).T
-            color = f"C{names.index(name) % 7}"
-            axis.plot(x, y, ".", color=color, alpha=0.5)
-            shown[name] = axis.plot(np.exp(np.log(x).mean()), y.mean(), "o", color=color, markersize=8)[0]
+            color, mark = f"C{names.index(name) % 7}", "osD^vPX"[names.index(name) % 7]
+            axis.plot(x, y, mark, color=color, alpha=0.5, markersize=3)
+            shown[name] = axis.plot(np.exp(np.log(x).mean()), y.mean(), mark, color=color, markersize=8)[0]
         axis.set(xscale="log", xlabel="ms per picture", ylabel="image AUROC")
         axis.set_title(printable(f"{dataset}:{category}"), parse_math=False)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -149,7 +149,7 @@ def draw_verdict(axis: Axes, pictures: Path, scores: dict[str, np.ndarray], name
     i = scores["name"].tolist().index(name)
     right = scores["is_anomalous"][i] == scores["label"][i]
     called = "abnormal" if scores["is_anomalous"][i] else "good"
-    axis.set_title(f"called {called}", fontsize=7, loc="left", color="black" if right else "C1")
+    axis.set_title(f"called {called}", fontsize=8, loc="left", color="black" if right else "#a83200")
 
 # %% ../../nbs/3_experiments/24_comparison.ipynb #d9cb367a
 def plot_same_pictures(folder, rows: list[dict], each: int = 3) -> Figure:

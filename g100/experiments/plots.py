@@ -46,9 +46,10 @@ def plot_scores(axis: Axes, labels: np.ndarray, score: np.ndarray, threshold: fl
         if len(group):
             shares = np.full(len(group), 1 / len(group))
             axis.hist(group, edges, weights=shares, color=color, alpha=0.6, label=f"{name} ({len(group)})")
-    axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3g}")
+    axis.axvline(threshold, ymax=0.66, color="black", linestyle="--", label=f"threshold {threshold:.3g}")
     axis.set(xlabel="anomaly score", ylabel="share of its group")
-    axis.legend()
+    axis.margins(y=0.55)  # the legend lies above the bars and the line
+    axis.legend(loc="upper right", fontsize=8)
 
 # %% ../../nbs/3_experiments/21_plots.ipynb #3977deb0
 def plot_roc(axis: Axes, labels: np.ndarray, score: np.ndarray, threshold: float) -> None:

@@ -265,6 +265,12 @@ def plot_history(axis, history: list[dict]) -> None:
         best = int(np.argmin(checks))
         axis.plot(epochs[best], checks[best], "o", color="black", label=f"best: {checks[best]:.4g}")
     axis.set(xlabel="epoch", ylabel="loss", yscale="log")
+    axis.locator_params(axis="x", integer=True)
+    low, high = axis.get_ylim()
+    if high < 300 * low:  # few powers of ten: plain numbers, also between them
+        axis.locator_params(axis="y", subs=(1, 2, 5))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
     axis.legend(fontsize=8)
 
 # %% ../../nbs/1_foundations/14_loop.ipynb #a2cf2ee4
