@@ -83,13 +83,18 @@ def has_picture(cell) -> bool:
     return any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
 
 
+def has_slider(cell) -> bool:
+    "Whether a cell shows figures that a slider chooses from, as `g100.foundations.maps.flip` makes them."
+    return any(output.get("data", {}).get("text/html", "").startswith('<figure id="flip-') for output in cell.outputs)
+
+
 def folded(cell, source: str, exported: bool) -> str | None:
     "Why a cell is folded, or None: it is read."
     if is_imports(source):
         return "imports"
     if exported or not DRAWS.search(source):
         return None
-    if has_picture(cell):
+    if has_picture(cell) or has_slider(cell):
         return "figure"
     helps = all(isinstance(node, ast.FunctionDef | ast.Assign) for node in ast.parse(source).body)
     return "drawn" if helps else None

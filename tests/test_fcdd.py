@@ -527,7 +527,7 @@ def test_checkpoint_of_a_run_with_other_lessons_is_refused(tmp_path):
 
 def test_explanation_is_a_figure_of_one_picture(fitted, tmp_path):
     figure = fitted.explain(spotted(1, 64)[0])
-    titles = [axis.get_title() for axis in figure.axes]
+    titles = [axis.get_title().partition("\n")[0] for axis in figure.axes]
     assert titles[:5] == ["picture", "map of 8 x 8", "brought to size", "marked", "taught with: confetti"]
     assert all(axis.images for axis in figure.axes) and figure.get_figwidth() <= 7.5
     figure.savefig(tmp_path / "explained.png")

@@ -1,4 +1,4 @@
-"""The widget in a real JupyterLab, driven in a real browser: `pytest -m slow tests/test_lab.py`, with the extra [lab]."""
+"""The widget and a slider in a real JupyterLab and a real browser: `pytest -m slow tests/test_lab.py`, with the extra [lab]."""
 
 import os
 import socket
@@ -18,7 +18,8 @@ from tests.test_page import comes_true, matrix, set_number
 from tests.toys import MeanPicture, pictures, spotted
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("page")]
-CELL = "from tests.test_lab import judged\n\njudged().explore()"
+CELLS = {"explore": "from tests.test_lab import judged\n\njudged().explore()",
+         "flip": "from tests.test_flip import three\n\nthree('low', 'middle', 'high')"}  # fmt: skip
 
 
 def judged():
@@ -41,8 +42,9 @@ def lab(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (root := tmp_path / "notebooks").mkdir()
-    cells, kernel = map(nbformat.v4.new_code_cell, (CELL, "1 + 1")), {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=list(cells), metadata={"kernelspec": kernel}), root / "explore.ipynb")
+    for name, cell in CELLS.items():
+        cells, kernel = map(nbformat.v4.new_code_cell, (cell, "1 + 1")), {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(nbformat.v4.new_notebook(cells=list(cells), metadata={"kernelspec": kernel}), root / f"{name}.ipynb")
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "spaces"),
             "PYTHONPATH": str(ROOT)}  # fmt: skip
@@ -67,18 +69,23 @@ def lab(tmp_path):
         server.wait(60)
 
 
+def run_first(tab, address: str) -> None:
+    "Open a notebook and run its first cell."
+    tab.set_default_timeout(300_000)
+    tab.goto(address)
+    tab.locator(".jp-Notebook .jp-CodeCell").first.click()
+    tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    tab.keyboard.press("Control+Enter")
+
+
 def test_the_widget_lives_in_jupyterlab(lab, chromium, tmp_path):
     "It counts as scikit-learn does, a picture opens, and keys that the notebook knows too are the widget's there."
     verdicts = judged()
     y, s = verdicts.images.labels, verdicts.score
     tab = chromium.new_page(viewport={"width": 1400, "height": 1000})
-    tab.set_default_timeout(300_000)
     complaints = []
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.goto(f"{lab}/lab/tree/explore.ipynb")
-    tab.locator(".jp-Notebook .jp-CodeCell").first.click()
-    tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
-    tab.keyboard.press("Control+Enter")
+    run_first(tab, f"{lab}/lab/tree/explore.ipynb")
     tab.wait_for_selector(".g100[data-ready]")
     assert matrix(tab) == confusion_matrix(y, verdicts.is_anomalous).ravel().tolist()
     for t in (float(np.median(s)), float(s.max())):
@@ -104,4 +111,20 @@ def test_the_widget_lives_in_jupyterlab(lab, chromium, tmp_path):
     assert not complaints
     if shots := os.environ.get("G100_SHOTS"):
         tab.screenshot(path=f"{shots}/lab.png")
+    tab.close()
+
+
+def test_a_slider_lives_in_jupyterlab(lab, chromium):
+    "Its keys move it, and those that the notebook knows too do nothing to the notebook."
+    tab = chromium.new_page()
+    run_first(tab, f"{lab}/lab/tree/flip.ipynb")
+    slider, image, said = (tab.locator(f".jp-OutputArea figure {part}") for part in ("input", "img", "span"))
+    slider.wait_for()
+    assert said.inner_text() == "middle"
+    slider.focus()
+    walk = {"ArrowRight": "high", "ArrowDown": "middle", "Home": "low", "x": "low", "ArrowUp": "middle", "m": "middle"}
+    for key, label in walk.items():
+        tab.keyboard.press(key)
+        assert (said.inner_text(), image.get_attribute("alt")) == (label, f"Height: {label}"), key
+    assert tab.locator(".jp-CodeCell").count() == 2 and tab.locator(".jp-OutputArea figure").count() == 1
     tab.close()

@@ -58,7 +58,7 @@ def test_template_is_stored_without_outputs(path):
 
 
 LONGER = {  # classes that are longer than about 60 lines, and why they stay whole
-    "Detector": 110,  # the contract in one place: parameters, and a line or two for each of its methods
+    "Detector": 114,  # the contract in one place: parameters, and a line or two for each of its methods
     "TrainedDetector": 75,  # the same for training: a third of it is parameters
     "FCDD": 100,  # most of it are parameters, and `fit` with labels
 }

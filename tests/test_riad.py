@@ -199,7 +199,7 @@ def test_paper_takes_one_training_step():
 
 def test_explain_shows_a_row_for_each_side(fitted):
     axes = fitted.explain(as_image_set(pictures(1, 32))).axes
-    assert len(axes) == 2 * 8 and [axes[0].get_ylabel(), axes[8].get_ylabel()] == ["k = 4", "k = 8"]
+    assert len(axes) == 2 * 7 + 1 and [axes[1].get_ylabel(), axes[8].get_ylabel()] == ["k = 4", "k = 8"]  # and a colour bar
     assert [axis.get_title() for axis in axes[:3]] == ["picture", "a view", "painted"] and axes[7].get_title() == "final map"
     assert (axes[1].images[0].get_array()[fitted.hidden_[0, 0].numpy()] == 0).all()
 

@@ -299,8 +299,8 @@ def test_every_page_shows_its_mathematics_and_fits_a_telephone(tab_at, served, p
 
 
 READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore", "2_algorithms/11_patchcore.zh", "zh/glossary",
-        "1_foundations/08_detector", "1_foundations/40_page", "api/index", "api/algorithms.patchcore", "student",
-        "solutions/1_see_and_measure")  # fmt: skip
+        "1_foundations/08_detector", "1_foundations/40_page", "2_algorithms/09_coreset", "api/index",
+        "api/algorithms.patchcore", "student", "solutions/1_see_and_measure")  # fmt: skip
 
 
 @pytest.mark.slow
@@ -334,3 +334,18 @@ def test_search_and_folds_work(tab_at, served):
     assert not code.is_visible()
     fold.locator("summary").click()
     assert code.is_visible() and "plt." in code.inner_text()
+
+
+@pytest.mark.slow
+def test_a_slider_moves_its_picture_and_not_the_page(tab_at, served):
+    "By the keys that elsewhere on a page lead to its neighbours."
+    tab = tab_at(420)
+    opened(tab, f"{served}2_algorithms/09_coreset.html")
+    address, said, image = tab.url, tab.locator("figure[id^=flip] span"), tab.locator("figure[id^=flip] img")
+    tab.get_by_role("slider", name="Number of centres").focus()
+    seen = [(said.inner_text(), image.get_attribute("src"))]
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        tab.keyboard.press(key)
+        seen.append((said.inner_text(), image.get_attribute("src")))
+    assert [label.partition(",")[0] for label, _ in seen] == ["n = 5", "n = 1", "n = 2", "n = 3", "n = 2"]
+    assert len({source for _, source in seen}) == 4 and tab.url == address

@@ -284,26 +284,30 @@ def check_fcdd(detector: "FCDD") -> None:
 # %% ../../nbs/2_algorithms/20_fcdd.ipynb #7fc83ec8
 def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     "A picture (3, H, W) in [0, 1] as (H, W, 3), with the boundary of a mask (H, W) drawn into it."
-    drawn = image.permute(1, 2, 0).cpu().numpy().copy()
-    drawn[outline(mask)] = color
+    drawn, inner = image.permute(1, 2, 0).cpu().numpy().copy(), np.array(mask, dtype=bool)
+    for _ in range(max(1, round(max(mask.shape) / 112))):  # thick enough to stay whole where the picture is drawn small
+        edge = outline(inner)
+        drawn[edge], inner = color, inner & ~edge
     return drawn
 
 
 @torch.inference_mode()
 def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> "Figure":
     "A picture (1, 3, H, W), its coarse map, the map, and what is marked; below, spoilt pictures of that kind that taught."
-    figure, (low, high) = canvas(6.4, 3.6), fitted.calibration.color_range
+    figure, (low, high) = canvas(7.4, 4.4), fitted.calibration.color_range
     coarse, maps = pseudo_huber(fitted.model.z(x))[0].cpu(), fitted.judge(x)[0].cpu()
     marked = segment(maps, fitted.calibration.pixel_threshold, fitted.scoring.opening)[0]
     axes = figure.subplots(2, 4)
     axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0).numpy())
-    own = {"vmin": low, "vmax": high} if fitted.judge.usual is None else {}  # not in units of what is usual
-    axes[0, 1].imshow(coarse.numpy(), cmap="coolwarm", **own)
+    # the coarse map is not in units of what is usual
+    least, most = (low, high) if fitted.judge.usual is None else (float(coarse.min()), float(coarse.max()))
+    axes[0, 1].imshow(coarse.numpy(), cmap="coolwarm", vmin=least, vmax=most)
     axes[0, 2].imshow(maps[0].numpy(), cmap="coolwarm", vmin=low, vmax=high)
     axes[0, 3].imshow(outlined(x[0], marked, (0.9, 0.0, 0.0)))
     for axis, y, mask in zip(axes[1], fitted.model.examples, fitted.model.example_masks.cpu(), strict=False):
         axis.imshow(outlined(y / 255, mask.numpy(), (0.0, 0.8, 0.3)))
-    titles = ("picture", f"map of {coarse.shape[0]} x {coarse.shape[1]}", "brought to size", "marked", f"taught with: {kind}")
+    titles = ("picture", f"map of {coarse.shape[0]} x {coarse.shape[1]}\n{least:.2g} to {most:.2g}",
+              f"brought to size\n{low:.2g} to {high:.2g}", "marked", f"taught with: {kind}")  # fmt: skip
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title)
     for axis in axes.flat:

@@ -308,7 +308,8 @@ def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float
 @torch.inference_mode()
 def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[float, float]) -> "Figure":
     "One picture x (1, 3, H, W), the discrepancy at each tap; the final map, and the map by each kind of gradient."
-    figure = canvas(5.4, 3.3)
+    figure = canvas(6.4, 4.3)
+    figure.get_layout_engine().set(h_pad=0.1)  # a title keeps off the panel above
     maps, score = judge(x)
     by_tap, by_gradient = shares(judge.model, x), gradients(judge.model, x, judge.scoring)
     axes = figure.subplots(2, 1 + max(len(by_tap), len(by_gradient)))

@@ -121,15 +121,20 @@ def draw_row(row, shown: list[torch.Tensor], label: str) -> None:
 # %% ../../nbs/2_algorithms/16_riad.ipynb #8f67f217
 def draw_paintings(model: Painter, x: torch.Tensor, map: torch.Tensor, limits: tuple[float, float]) -> "Figure":
     "A picture (1, 3, H, W): hidden and painted for each k, what differs by scale, and its final map (H, W)."
-    figure = canvas(7.6, 1.05 * len(model.ks) + 0.2)
-    axes = figure.subplots(len(model.ks), 8, squeeze=False)
-    for row, k, hidden, painted in zip(axes, model.ks, model.hidden[:, 0], model.paintings(x), strict=True):
-        shown = [x[0], x[0] * ~hidden, painted[0], *(1 - values[0, 0] for values in gms_scales(x, painted))]
+    figure, n = canvas(9, 1.25 * max(2, len(model.ks)) + 0.4), len(model.ks)
+    axes = figure.subplots(max(2, n), 7)
+    for row, k, hidden, painted in zip(axes[:n, 1:], model.ks, model.hidden[:, 0], model.paintings(x), strict=True):
+        shown = [x[0] * ~hidden, painted[0], *(1 - values[0, 0] for values in gms_scales(x, painted))]
         draw_row(row, [image.cpu() for image in shown], f"k = {k}")
-    for axis, title in zip(axes[0], ("picture", "a view", "painted", *(f"scale {s}" for s in (1, 2, 3, 4))), strict=False):
+    for axis in (*axes[:, 0], *axes[n:].flat):
+        axis.set_axis_off()
+    for axis, title in zip(axes[0], ("picture", "a view", "painted", *(f"scale {s}" for s in (1, 2, 3, 4))), strict=True):
         axis.set_title(title)
-    axes[0, 7].imshow(map.cpu(), cmap="coolwarm", vmin=limits[0], vmax=limits[1])
-    axes[0, 7].set_title("final map")
+    axes[0, 0].imshow(x[0].cpu().permute(1, 2, 0))
+    final = axes[-1, 0].imshow(map.cpu(), cmap="coolwarm", vmin=limits[0], vmax=limits[1])
+    axes[-1, 0].set_title("final map")
+    figure.colorbar(final, cax=axes[-1, 0].inset_axes([0, -0.12, 1, 0.06]), orientation="horizontal")
+    figure.colorbar(axes[0, -1].images[0], ax=axes[:, 1:], label="1 - GMS", shrink=0.5)
     return figure
 
 # %% ../../nbs/2_algorithms/16_riad.ipynb #56320ab7
