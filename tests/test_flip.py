@@ -121,7 +121,7 @@ def test_the_book_has_sliders_that_can_stand_on_one_page():
 
 def test_the_site_folds_the_code_that_draws_them():
     for _, cell in sliders():
-        assert "hide-input" in code_cell(cell, "", "", {"figure": "drawn"}).metadata["tags"]
+        assert "hide-input" in code_cell(cell, None, "", "", {"figure": "drawn"}).metadata["tags"]
 
 
 # ---- in a browser

@@ -58,7 +58,7 @@ def test_json_and_the_table_say_the_same(within, model, photos, tmp_path):
     told = lines(done.stdout)
     assert done.returncode == 0 and [row["name"] for row in told] == [f"{i}.png" for i in range(5)]
     for row, said in zip(told, table, strict=True):
-        assert f"{row['score']:.6g}" == said["score"] and int(row["is_anomalous"]) == int(said["is_anomalous"])
+        assert f"{row['score']:.9g}" == said["score"] and int(row["is_anomalous"]) == int(said["is_anomalous"])
         assert row["is_anomalous"] == (row["score"] > row["threshold"]) and int(row["unlike"]) == int(said["unlike"])
     assert [row["is_anomalous"] for row in told][3:] == [True, True]
     assert "called abnormal" in done.stderr and (tmp_path / "out" / "index.html").is_file()

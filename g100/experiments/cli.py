@@ -329,7 +329,7 @@ def csv_line(row: dict) -> list:
 
     if row.get("error"):
         return [cell_text(row["name"]), *[""] * 6, cell_text(row["error"]), ""]
-    verdict = [f"{row['score']:.6g}", f"{row['threshold']:.6g}", int(row["is_anomalous"]), f"{row['marked']:.4f}"]
+    verdict = [f"{row['score']:.9g}", f"{row['threshold']:.9g}", int(row["is_anomalous"]), f"{row['marked']:.4f}"]
     return [cell_text(row["name"]), *verdict, cell_text(row.get("picture", "")), f"{row['p_value']:.4g}", "", int(row["far"])]
 
 

@@ -337,7 +337,7 @@ def write_scores(file: Path, images: ImageSet, verdicts: Inspection, threshold: 
         rows = csv.writer(out)
         rows.writerow(["name", "label", "defect", "score", "threshold", "is_anomalous", "marked", "aupimo", "p_value"])
         for i, name in enumerate(verdicts.names):
-            judged = [f"{verdicts.score[i]:.6g}", f"{threshold:.6g}", int(verdicts.is_anomalous[i])]
+            judged = [f"{verdicts.score[i]:.9g}", f"{threshold:.9g}", int(verdicts.is_anomalous[i])]
             judged += [f"{verdicts.mask[i].mean():.4f}", "" if np.isnan(aupimo[i]) else f"{aupimo[i]:.6g}"]
             rows.writerow([cell_text(name), images.labels[i], cell_text(images.defects[i]), *judged, f"{p_value[i]:.4g}"])
 
