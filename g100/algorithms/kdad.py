@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'Method', 'METHODS', 'RECIPE', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
            'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
            'rectifiers', 'guided', 'Disagreement', 'unrolled', 'strides', 'check_parameters', 'check_batch', 'cloning',
-           'shares', 'gradients', 'stepped', 'draw_maps', 'explanation', 'KDAD']
+           'shares', 'gradients', 'draw_maps', 'explanation', 'KDAD']
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #475639ac
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,6 @@ from ..foundations.parameters import Channels, Count, Levels, NonNegative, Passe
 from ..foundations.views import batches
 
 if TYPE_CHECKING:
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #1f2f076d
@@ -291,17 +290,10 @@ def gradients(model: Disagreement, x: torch.Tensor, scoring: Scoring) -> dict[st
     return {kind: opened(raw, scoring.opening)[0].cpu().numpy() for kind, raw in maps.items()}
 
 
-def stepped(name: str) -> "Colormap":
-    "matplotlib's colour map of that name in 16 steps, which keeps a report small."
-    from matplotlib import colormaps
-
-    return colormaps[name].resampled(16)
-
-
 def draw_maps(axes: Sequence, maps: dict[str, np.ndarray], ends: dict[str, float]) -> None:
     "Maps (H, W) by title side by side, each from 0 to its end; axes left over stay empty."
     for axis, (title, values) in zip(axes, maps.items(), strict=False):
-        axis.imshow(values, cmap=stepped("viridis"), vmin=0, vmax=ends[title])
+        axis.imshow(values, cmap="viridis", vmin=0, vmax=ends[title])
         axis.set_title(f"{title}\n0 to {ends[title]:.2g}")
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #f7b88039
@@ -317,7 +309,7 @@ def explanation(judge: Judge, x: torch.Tensor, threshold: float, colors: tuple[f
         axis.set_axis_off()
     axes[0, 0].imshow(x[0].permute(1, 2, 0).cpu().numpy())
     axes[0, 0].set_title("picture")
-    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap=stepped("coolwarm"), vmin=colors[0], vmax=colors[1])
+    axes[1, 0].imshow(maps[0].cpu().numpy(), cmap="coolwarm", vmin=colors[0], vmax=colors[1])
     axes[1, 0].set_title(f"{judge.model.method}: {float(score):.3g}\nthreshold {threshold:.3g}")
     highest = max(float(values.max()) for values in by_tap.values())
     draw_maps(axes[0, 1:], by_tap, dict.fromkeys(by_tap, highest))
