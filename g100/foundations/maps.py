@@ -6,7 +6,7 @@
 __all__ = ['WIDEST', 'IMAGE_SCORES', 'STOPS', 'HEAT', 'VERDICT', 'TRUTH', 'FLIPPED', 'upsampling_matrix', 'gaussian_kernel',
            'smoothing_matrix', 'kept', 'full_size', 'upsample', 'smooth', 'image_score', 'segment', 'outline', 'disk',
            'lowest', 'opened', 'tile_starts', 'tile_weights', 'Mosaic', 'relative', 'heat_step', 'heat_colors',
-           'painted_values', 'heat', 'draw_outline', 'as_uint8', 'overlay', 'canvas', 'small_png', 'flip']
+           'painted_values', 'heat', 'draw_outline', 'as_uint8', 'overlay', 'canvas', 'small_png', 'Html', 'flip']
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #43577198
 import base64
@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +27,6 @@ from .views import View
 
 if TYPE_CHECKING:  # what judges without torch has masks and tiles, too
     import torch
-    from IPython.display import HTML
     from matplotlib.figure import Figure
 
 # %% ../../nbs/1_foundations/05_maps.ipynb #30ac6283
@@ -363,14 +362,23 @@ def small_png(figure: "Figure", dpi: int = 110, colours: int = 128) -> bytes:
     return file.getvalue()
 
 
-def flip(figures: "dict[str, Figure]", what: str, start: int = 0) -> "HTML":
-    """One figure of several at a time, chosen by a slider, for a notebook. G100Error without IPython, or for no such start.
+class Html(NamedTuple):
+    "A piece of HTML, which a notebook shows as such."
+
+    data: str
+
+    def __repr__(self) -> str:
+        return f"{len(self.data)} characters of HTML"
+
+    def _repr_html_(self) -> str:
+        return self.data
+
+
+def flip(figures: "dict[str, Figure]", what: str, start: int = 0) -> Html:
+    """One figure of several at a time, chosen by a slider, for a notebook. G100Error for no such start.
 
     figures: label -> matplotlib Figure, in the order of the slider; what: what it moves; start: which is seen first.
     """
-    needs("IPython", extra="report")
-    from IPython.display import HTML
-
     if not 0 <= start < len(figures):
         raise G100Error(f"start={start}: there are {len(figures)} figures, counted from 0")
     sources = [f"data:image/png;base64,{base64.b64encode(small_png(figure)).decode()}" for figure in figures.values()]
@@ -378,4 +386,4 @@ def flip(figures: "dict[str, Figure]", what: str, start: int = 0) -> "HTML":
     parts = {"what": html.escape(what), "label": html.escape(list(figures)[start]), "start": start, "last": len(figures) - 1}
     parts["width"] = round(80 * list(figures.values())[start].get_size_inches()[0])  # as wide as other figures of the book
     parts["id"] = f"flip-{hashlib.sha256((what + frames).encode()).hexdigest()[:8]}"
-    return HTML(FLIPPED.format(**parts, src=sources[start], frames=frames.replace("<", "\\u003c")))
+    return Html(FLIPPED.format(**parts, src=sources[start], frames=frames.replace("<", "\\u003c")))
