@@ -95,8 +95,8 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler
 STOPPED = 130  # the exit code, by the habit of shells
 
 
-def stoppable(*endings: str, is_kept: str = "") -> Callable:
-    "Decorate a command so that it says, when it is stopped, what is left: OUT + one of the `endings`, or nothing."
+def stoppable(kept: dict[str, str] | None = None) -> Callable:
+    "Decorate a command so that it says, when it is stopped, what is left: OUT + an ending, and what that is, or nothing."
 
     def around(command: Callable) -> Callable:
         @wraps(command)
@@ -104,8 +104,8 @@ def stoppable(*endings: str, is_kept: str = "") -> Callable:
             try:
                 command(**told)
             except KeyboardInterrupt:
-                kept = [f"{told['out']}{ending}" for ending in endings if told["out"]]
-                left = next((f"{place} {is_kept}" for place in kept if os.path.exists(place)), "nothing written")
+                places = {f"{told['out']}{ending}": what for ending, what in (kept or {}).items() if told["out"]}
+                left = next((f"{place} {what}" for place, what in places.items() if os.path.exists(place)), "nothing written")
                 print(f"\ng100: interrupted, {left}", file=sys.stderr)  # below the progress bar
                 raise SystemExit(STOPPED) from None
 
@@ -157,7 +157,7 @@ def read_config(file: Path | None) -> dict:
 
 
 @app.command()
-@stoppable(".checkpoint", is_kept="is the training so far; continue it with --resume")
+@stoppable({".checkpoint": "is the training so far; continue it with --resume"})
 def run(
     context: typer.Context, out: Out, algorithm: Name = None, data: Data = None, backbone: Backbone = None,
     weights: Weights = None, settings: Settings = None, paper: Paper = False, seed: Seed = 0, device: Device = "auto",
@@ -401,9 +401,9 @@ def judging(model, hands: Hands) -> Iterator[Callable]:
 # %% ../../nbs/3_experiments/32_cli.ipynb #8e9e8151
 def asked(place: Path, images, wanted: Wanted) -> dict:
     "What must be equal for a command to go on with the verdicts that another has left."
-    from g100.foundations.line import card_in
+    from g100.foundations.line import card_in, state_of
 
-    names = os.fsencode("\0".join(map(os.fspath, images.images)))
+    names = b"\0".join(os.fsencode(file) + repr(state_of(file)).encode() for file in images.images)
     lines = {"target_fpr": wanted.target_fpr, "threshold": wanted.threshold}
     told = {"pictures": len(images), "kinds": sorted(wanted.kinds)} | lines
     texts = {"model": card_in(place).read_bytes(), "names": names}
@@ -412,6 +412,8 @@ def asked(place: Path, images, wanted: Wanted) -> dict:
 
 def row_in(line: dict) -> dict:
     "The row in a line of a ledger. Raises ValueError for what is none."
+    if not isinstance(line, dict):
+        raise ValueError("not a row")
     wanted = {"name"} | ({"error"} if line.get("error") else {*COLUMNS[1:5], "p_value", "far", "region"})
     if not wanted <= line.keys():
         raise ValueError("not a row")
@@ -619,9 +621,10 @@ def inspect(
         raise typer.Exit(1)
 
 
-KEPT = "has the verdicts so far; the same command goes on"
+KEPT = {"/verdicts.jsonl": "has the verdicts so far; the same command goes on",
+        ".unfinished": "has the verdicts so far of the command with --resume, which goes on"}  # fmt: skip
 for name in ("inspect", "predict"):  # our word, and scikit-learn's
-    app.command(name, hidden=name == "predict")(stoppable("/verdicts.jsonl", ".unfinished", is_kept=KEPT)(inspect))
+    app.command(name, hidden=name == "predict")(stoppable(KEPT)(inspect))
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #805db70a
 def show_certificate(exported, out: Path) -> None:
@@ -702,7 +705,7 @@ def seeds_from(text: str) -> list[int]:
 
 # %% ../../nbs/3_experiments/32_cli.ipynb #68dedec8
 @app.command()
-@stoppable("/grid.json", is_kept="and what is finished beside it are kept; the same command goes on")
+@stoppable({"/grid.json": "and what is finished beside it are kept; the same command goes on"})
 def benchmark(
     algorithms: Annotated[str, typer.Option(help="Names that `g100 list` shows, or module:Class, with commas between.")],
     data: Annotated[list[str], typer.Option(help="A data set, as for `g100 run`; may be repeated.")],
