@@ -55,7 +55,9 @@ def code_hash(nb) -> str:
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
-SHARP = "--InlineBackend.figure_formats=retina"  # two pixels for one: figures that a screen or a printer shows sharp
+# figures that a screen or a printer shows sharp: two pixels for one, and as lines
+SHARP = ("--InlineBackend.figure_formats=retina", "--InlineBackend.figure_formats=svg")
+LINES = 120_000  # bytes that a figure may have as SVG: one of ten thousand points is better kept as pixels
 
 
 def run(path: Path, parameters: dict | None = None, timeout: int = 600, arguments: tuple[str, ...] = ()):
@@ -76,9 +78,18 @@ def run(path: Path, parameters: dict | None = None, timeout: int = 600, argument
         return read(executed)
 
 
+def as_lines(svg: str) -> str:
+    "An SVG of matplotlib as large on the page as the PNG of 80 dots an inch, without the day and the program that drew it."
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r'\b(width|height)="([\d.]+)pt"', lambda m: f'{m[1]}="{float(m[2]) * 80 / 72:.0f}"', svg, count=2)
+
+
 def lighter(output):
-    "The output with its PNG opaque and tightly packed, every colour as it was."
-    data = output.get("data", {})
+    "The output with one picture: lines as SVG, if nothing in it is made of pixels; else a PNG, opaque and tightly packed."
+    data, told = output.get("data", {}), output.get("metadata", {})
+    if "<image" not in (svg := data.pop("image/svg+xml", "<image")) and len(svg) < LINES:
+        data.pop("image/png"), told.pop("image/png", None)
+        data["image/svg+xml"] = as_lines(svg)
     if "image/png" in data:
         picture, file = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA"), io.BytesIO()
         paper = Image.new("RGBA", picture.size, "white")
@@ -89,7 +100,7 @@ def lighter(output):
 
 def refresh(path: Path) -> None:
     "Store fresh outputs in a notebook, cell by cell (papermill's own metadata stays out), clean it and stamp it."
-    nb, executed = read(path), {cell.id: cell for cell in run(path, arguments=(SHARP,)).cells}
+    nb, executed = read(path), {cell.id: cell for cell in run(path, arguments=SHARP).cells}
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs = [lighter(o) for o in executed[cell.id].outputs if o.get("name") != "stderr"]

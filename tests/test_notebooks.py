@@ -1,12 +1,16 @@
 """What keeps the notebooks and the package honest: in sync, clean, fresh, their links lead somewhere, and they run."""
 
 import ast
+import base64
+import io
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import pytest
 
 from tests import notebooks
@@ -124,3 +128,27 @@ RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [])
 @pytest.mark.parametrize("path", RUN, ids=name)
 def test_notebook_runs(path):
     notebooks.run(path)
+
+
+def drawn(with_pixels: bool) -> dict:
+    "What a notebook's kernel stores of a small figure: a PNG of two pixels for one, and an SVG."
+    figure, axis = plt.subplots(figsize=(2, 1))
+    if with_pixels:
+        axis.imshow([[0, 1]])
+    data = {}
+    for kind in ("png", "svg"):
+        file = io.BytesIO()
+        figure.savefig(file, format=kind, dpi=160, bbox_inches=None)
+        data[kind] = file.getvalue()
+    plt.close(figure)
+    both = {"image/png": base64.b64encode(data["png"]).decode(), "image/svg+xml": data["svg"].decode()}
+    return {"data": both, "metadata": {"image/png": {"width": 160, "height": 80}}}
+
+
+def test_a_figure_of_lines_is_stored_as_lines_and_one_of_pixels_as_pixels():
+    lines, pixels = notebooks.lighter(drawn(False)), notebooks.lighter(drawn(True))
+    assert list(lines["data"]) == ["image/svg+xml"] and not lines["metadata"]
+    assert list(pixels["data"]) == ["image/png"] and pixels["metadata"]["image/png"]["width"] == 160
+    root = ElementTree.fromstring(lines["data"]["image/svg+xml"])
+    assert (root.get("width"), root.get("height")) == ("160", "80"), "as large on the page as at 80 dots an inch"
+    assert "date" not in lines["data"]["image/svg+xml"]
