@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from g100.foundations.checkpoint import read_checkpoint
 from g100.foundations.detector import generator, load, register
 from g100.foundations.errors import G100Error
-from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, train
+from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, plot_history, train
 from g100.foundations.pictures import as_image_set
 from g100.foundations.recipe import SCHEDULES, Pictures, Recipe, flips
 from g100.foundations.store import write_tensors
@@ -477,6 +478,23 @@ def test_resume_knows_whose_checkpoint_it_is(tmp_path):
         assert "belongs to another run" in said
     assert "pictures was" in line_of(lambda: Copier(**SMALL, epochs=2).fit(pictures(20, seed=4), checkpoint=tmp_path / "c",
                                                                           resume=True))  # fmt: skip
+
+
+def test_a_validation_loss_that_overflows_is_a_gap_in_a_history_that_can_be_saved(tmp_path):
+    "Batch norm's averages can lag behind its batches: one epoch's loss was infinite, and a whole fit could not be saved."
+    epochs = []
+
+    def check(model, x, random):
+        epochs.append(len(epochs))
+        return noisy_loss(model, x, random) + (math.inf if len(epochs) == 2 else 0)
+
+    state = train(network(), noisy_loss, stack(), Recipe(epochs=4, batch_size=6), validation=stack(2, 1), validation_loss=check)
+    assert [row["validation"] is None for row in state.history] == [False, True, False, False]
+    assert state.best_epoch != 2 and math.isfinite(state.best)
+    json.dumps(state.history, allow_nan=False)
+    figure, axis = plt.subplots()
+    plot_history(axis, state.history)
+    plt.close(figure)
 
 
 def test_detector_without_validation():

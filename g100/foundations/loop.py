@@ -144,7 +144,8 @@ def epoch(run: Run, counted) -> float:
 # %% ../../nbs/1_foundations/14_loop.ipynb #09522164
 @torch.no_grad()
 def validate(run: Run) -> float | None:
-    "The mean loss over the validation pictures, with the same draws every time; None where there are none."
+    """The mean loss over the validation pictures, with the same draws every time; None where there are none, or where it
+    overflows: such an epoch is never the best one, and JSON, as which a history is saved, knows no infinity."""
     if run.validation is None:
         return None
     run.network.eval()
@@ -157,7 +158,8 @@ def validate(run: Run) -> float | None:
         draws = generator(run.recipe.seed, "validation", i)
         total += len(x) * run.validation_loss(run.network, x.to(device), draws).item()
     mean = torch.tensor(total / len(run.validation), device=device, dtype=torch.float32)
-    return run.accelerator.reduce(mean, "mean").item()
+    mean = run.accelerator.reduce(mean, "mean").item()
+    return mean if math.isfinite(mean) else None
 
 # %% ../../nbs/1_foundations/14_loop.ipynb #8d1d64a0
 def record(run: Run, loss: float) -> None:
@@ -259,10 +261,10 @@ def plot_history(axis, history: list[dict]) -> None:
     "Loss and validation loss by epoch, and which epoch was the best."
     epochs = [row["epoch"] for row in history]
     axis.plot(epochs, [row["loss"] for row in history], label="training")
-    checks = [row["validation"] for row in history]
-    if None not in checks:
+    checks = np.array([row["validation"] for row in history], dtype=float)  # None becomes nan, a gap in the line
+    if not np.isnan(checks).all():
         axis.plot(epochs, checks, label="validation")
-        best = int(np.argmin(checks))
+        best = int(np.nanargmin(checks))
         axis.plot(epochs[best], checks[best], "o", color="black", label=f"best: {checks[best]:.4g}")
     axis.set(xlabel="epoch", ylabel="loss", yscale="log")
     axis.locator_params(axis="x", integer=True)
