@@ -28,7 +28,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spoilt, spread
+from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spoilt
+from g100.algorithms.receptive import spread
 from g100.algorithms.synthetic import KINDS, synthetic
 from g100.experiments.table import write_rows
 from g100.foundations.detector import Judge, judged
