@@ -89,7 +89,7 @@ SIDES = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 8])
 
 
 def one(shape, x):
-    "An independent reading of one picture: all that Eq. 6 lets pass, by enumeration."
+    "An independent reading of one picture: all that Eq. 1 lets pass, by enumeration."
     if len(shape) == 2:
         return np.stack([x] * 3, axis=2)
     if len(shape) != 3:
