@@ -17,7 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from g100.foundations.detector import ALGORITHMS, algorithm
-from g100.foundations.pictures import ImageSet, as_image_set, labels_of, read_image
+from g100.foundations.pictures import ImageSet, labels_of, read_image
+from g100.foundations.sources import as_image_set
 from tests.toys import MeanPicture, line_of, pictures, spotted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
