@@ -34,8 +34,8 @@ PARTS = (
         "22_experiment", "24_comparison", "36_uncertainty", "35_watch", "38_engines", "31_cluster", "34_your_own",
     ), "4_compare"),
     Part("Appendix. The engine room", "How parameters, files, tables, pages and the command line are kept.", (
-        "33_parameters", "25_layouts", "37_folders", "26_store", "27_checkpoint", "21_plots", "23_report", "28_grid",
-        "29_table", "30_console", "32_cli", "39_runtime", "40_page", "41_line",
+        "33_parameters", "25_layouts", "37_folders", "26_store", "27_checkpoint", "44_sources", "21_plots", "23_report",
+        "28_grid", "29_table", "30_console", "32_cli", "39_runtime", "40_page", "41_line",
     ), "5_engine_room"),
 )  # fmt: skip
 SOLUTIONS = Part("Solutions", "Every exercise of the book, worked out, with the number that you should see.",

@@ -21,12 +21,12 @@ if TYPE_CHECKING:  # for mypy and for completion; at run time the same names com
     from g100.foundations.errors import G100Error as G100Error
     from g100.foundations.layouts import load_data as load_data
     from g100.foundations.pictures import ImageSet as ImageSet
-    from g100.foundations.pictures import as_image_set as as_image_set
+    from g100.foundations.sources import as_image_set as as_image_set
 
 _HOME = {
     "G100Error": "foundations.errors",
     "ImageSet": "foundations.pictures",
-    "as_image_set": "foundations.pictures",
+    "as_image_set": "foundations.sources",
     "load_data": "foundations.layouts",
     "Detector": "foundations.detector",
     "Inspection": "foundations.detector",

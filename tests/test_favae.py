@@ -15,7 +15,7 @@ from g100.foundations.detector import Lessons, Options, own_randomness
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
 from g100.foundations.maps import full_size, image_score
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from tests.toys import line_of, pictures, seeded, spotted
 
 SETTINGS = {"image_size": 32, "width": 4, "z": 8, "levels": (1, 2), "sigma": 1.0, "epochs": 3}

@@ -31,7 +31,8 @@ from g100.foundations.detector import Judge, filled, load
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
 from g100.foundations.loop import train
-from g100.foundations.pictures import ImageSet, as_image_set
+from g100.foundations.pictures import ImageSet
+from g100.foundations.sources import as_image_set
 from g100.foundations.views import View, batches
 from tests.benchmarks.fcdd import Placed
 from tests.toys import line_of, pictures, seeded, spotted

@@ -17,7 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from g100.foundations.detector import ALGORITHMS, algorithm
-from g100.foundations.pictures import ImageSet, as_image_set, labels_of, read_image
+from g100.foundations.pictures import ImageSet, labels_of, read_image
+from g100.foundations.sources import as_image_set
 from tests.toys import MeanPicture, line_of, pictures, spotted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")
@@ -89,7 +90,7 @@ SIDES = st.sampled_from([0, 1, 2, 3, 4, 5, 6, 8])
 
 
 def one(shape, x):
-    "An independent reading of one picture: all that Eq. 6 lets pass, by enumeration."
+    "An independent reading of one picture: all that Eq. 1 lets pass, by enumeration."
     if len(shape) == 2:
         return np.stack([x] * 3, axis=2)
     if len(shape) != 3:

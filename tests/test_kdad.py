@@ -32,7 +32,7 @@ from g100.foundations.detector import Judge, filled, generator, load, own_random
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
 from g100.foundations.maps import opened
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from tests.toys import judged_twice, line_of, pictures, seeded, spotted
 
 SETTINGS = {"image_size": 32, "width": 4, "epochs": 3, "train_batch": 6, "batch_size": 8, "sigma": 1.0}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from g100.foundations import layouts as gl
-from g100.foundations import pictures as gp
 from g100.foundations.layouts import DataSet, load_data
 from g100.foundations.pictures import ImageSet
+from g100.foundations.sources import file_set, image_files
 from tests.test_pictures import GREY, save, tree
 from tests.toys import line_of
 
@@ -226,8 +226,8 @@ def test_a_layout_is_registered_where_it_is_written(tmp_path, register):
     @gl.layout("flat", "flat:DIR", "a folder", "flat:DIR:N", "the first N of it")
     def load_flat(where, seed=0):
         "What lies in a folder, good, and nothing to be judged."
-        rows = [(path, "good", None) for path in gp.image_files(tmp_path / where)]
-        return DataSet("flat", f"{where} by {seed}", gp.file_set(tmp_path, rows), gp.file_set(tmp_path, []))
+        rows = [(path, "good", None) for path in image_files(tmp_path / where)]
+        return DataSet("flat", f"{where} by {seed}", file_set(tmp_path, rows), file_set(tmp_path, []))
 
     save(tmp_path / "d/a.png")
     data = load_data("flat:d", 3)

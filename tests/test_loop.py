@@ -21,8 +21,8 @@ from g100.foundations.checkpoint import read_checkpoint
 from g100.foundations.detector import generator, load, register
 from g100.foundations.errors import G100Error
 from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, plot_history, train
-from g100.foundations.pictures import as_image_set
 from g100.foundations.recipe import SCHEDULES, Pictures, Recipe, flips
+from g100.foundations.sources import as_image_set
 from g100.foundations.store import write_tensors
 from g100.foundations.views import View
 from tests.toys import line_of, pictures, spotted

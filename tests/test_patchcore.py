@@ -31,7 +31,7 @@ from g100.algorithms.patchcore import (
 )
 from g100.foundations.detector import Judge, Lessons, Options, folds, judged, split
 from g100.foundations.errors import G100Error
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from tests.toys import pictures, spotted
 
 SETTINGS = {"backbone": "resnet18", "weights": "random", "image_size": 64, "sigma": 1.0}

@@ -1,4 +1,4 @@
-"g100.foundations.pictures: files to arrays, image sets, labels, the content hash, what is a picture and what is not."
+"g100.foundations.pictures: files to arrays, masks, image sets, labels, the content hash."
 
 import array
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from g100.foundations import pictures as gp
-from g100.foundations.pictures import ImageSet, as_image_set, labels_of, read_image, read_mask, readable
+from g100.foundations.pictures import ImageSet, labels_of, read_image, read_mask
 from tests.toys import line_of
 
 RNG = np.random.default_rng(0)
@@ -44,14 +44,6 @@ def tree(root, masks=True):
 def coloured():
     picture = np.dstack([GREY, GREY // 2, 255 - GREY])
     return picture, Image.fromarray(picture)
-
-
-@pytest.mark.parametrize("kind", ["jpg", "JPEG", "bmp", "tif", "TIFF", "webp", "PNG"])
-def test_every_extension_is_read_and_listed(tmp_path, kind):
-    save(tmp_path / f"a.{kind}", np.full((8, 8), 77, np.uint8))
-    assert gp.image_files(tmp_path) == [tmp_path / f"a.{kind}"]
-    got = read_image(tmp_path / f"a.{kind}")
-    assert got.dtype == np.uint8 and got.shape == (8, 8, 3) and np.abs(got.astype(int) - 77).max() <= 1
 
 
 def test_modes_arrive_equal(tmp_path):
@@ -270,57 +262,3 @@ def test_pictures_passed_for_labels_are_named_in_one_short_line():
         assert line.startswith("y[0] is ") and "(part0)" in line and len(line) < 250
     assert line_of(labels_of, unlabelled(3), [1, 0, -1]).startswith("y[2] is -1 (part2)")
     assert line_of(labels_of, unlabelled(3), [-1, 1, 0]).startswith("y[2] is 0 (part2)")
-
-
-# ---- finding files
-
-
-def test_order_is_natural_and_hidden_files_are_ignored(tmp_path):
-    for name in ("b10.png", "b9.PNG", "a.jpg", "._b9.png", "notes.txt"):
-        save(tmp_path / name) if "txt" not in name and not name.startswith(".") else (tmp_path / name).touch()
-    save(tmp_path / ".hidden/x.png")
-    assert [path.name for path in gp.image_files(tmp_path, deep=True)] == ["a.jpg", "b9.PNG", "b10.png"]
-
-
-@few
-@given(st.lists(st.text(max_size=8)))
-def test_natural_order_is_total(names):
-    once = sorted(names, key=gp.natural)
-    assert sorted(reversed(names), key=gp.natural) == once
-    for a in names:
-        assert gp.natural(a) == gp.natural(a) and (gp.natural(f"t{2}") < gp.natural(f"t{10}"))
-
-
-# ---- what an ImageSet may hold (what may become one: test_inputs.py)
-
-
-def test_what_is_in_a_set_is_checked(tmp_path):
-    stack = RNG.random((2, 5, 9, 3)).astype(np.float32)
-    for value, word in ((np.nan, "NaN"), (np.inf, "NaN or Inf"), (1.5, "[0, 1]"), (-0.1, "[0, 1]")):
-        wrong = stack.copy()
-        wrong[1, 2, 3, 0] = value
-        image = ImageSet([wrong[1]], ["bad one"], [0], ["good"], [None])
-        assert word in line_of(as_image_set, wrong) and "bad one" in line_of(as_image_set, image)
-    images = some_set()
-    assert as_image_set(images) is images and set(as_image_set(stack).labels) == {-1}
-
-
-def test_what_is_in_a_folder(tmp_path):
-    save(tmp_path / "s/x/a.png")
-    save(tmp_path / "s/b.png")
-    assert as_image_set(tmp_path / "s").names == ("b.png", "x/a.png")
-    assert as_image_set(str(tmp_path / "s/b.png")).names == ("b.png",)
-    assert as_image_set([tmp_path / "s/b.png", str(tmp_path / "s/x/a.png")]).names == ("b.png", "x/a.png")
-    (tmp_path / "none").mkdir()
-    assert "holds no images" in line_of(as_image_set, tmp_path / "none")
-    assert "whole data set" in line_of(as_image_set, tree(tmp_path / "a"))
-    assert "'b.png' stands twice" in line_of(as_image_set, [tmp_path / "s/b.png"] * 2)
-
-
-def test_readable(tmp_path):
-    for i in range(4):
-        save(tmp_path / f"{i}.png")
-    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
-    (tmp_path / "3.png").write_bytes(b"")
-    fine, lines = readable(as_image_set(tmp_path))
-    assert fine.names == ("0.png", "2.png") and len(lines) == 2 and "1.png" in lines[0] and "3.png" in lines[1]

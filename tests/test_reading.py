@@ -15,7 +15,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
 from g100.foundations import pictures as gp
-from g100.foundations.pictures import ImageSet, as_image_set, read_image, readable
+from g100.foundations.pictures import ImageSet, read_image
+from g100.foundations.sources import as_image_set, file_at, readable
 from tests.toys import line_of
 
 RNG = np.random.default_rng(3)
@@ -125,7 +126,7 @@ def test_pipes_devices_sockets_and_folders_are_refused_without_waiting(tmp_path,
     os.mkdir("folder.png")
     kinds = {"pipe.png": "pipe", "device.png": "device", "link.png": "pipe", "socket.png": "socket", "folder.png": "folder"}
     for name, kind in kinds.items():
-        for work in (read_image, gp.image_size, gp.read_mask, gp.digest, gp.file_at):
+        for work in (read_image, gp.image_size, gp.read_mask, gp.digest, file_at):
             assert f"{name}: it is a {kind} and not a file" in in_time(work, name)
         assert f"{name}: it is a {kind} and not a file" in in_time(as_image_set, [name])
         if kind != "folder":

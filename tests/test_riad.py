@@ -13,7 +13,7 @@ from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks, painting_
 from g100.algorithms.similarity import gms_scales, msgms, msgms_loss
 from g100.foundations.detector import generator
 from g100.foundations.errors import G100Error
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from tests.toys import pictures, seeded
 
 SETTINGS = {"image_size": 32, "ks": (4, 8), "width": 4, "depth": 2, "shuffle": 2, "sigma": 1.0}

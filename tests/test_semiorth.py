@@ -33,7 +33,7 @@ from g100.algorithms.semiorth import (
 from g100.foundations.detector import Judge, Lessons, Options, calibrated, load, split
 from g100.foundations.errors import G100Error
 from g100.foundations.maps import full_size
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from g100.foundations.store import read_model
 from g100.foundations.views import View
 from tests.toys import pictures, spotted

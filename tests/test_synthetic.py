@@ -25,7 +25,8 @@ from g100.algorithms.synthetic import (
     synthetic,
     synthetic_test,
 )  # fmt: skip
-from g100.foundations.pictures import ImageSet, as_image_set
+from g100.foundations.pictures import ImageSet
+from g100.foundations.sources import as_image_set
 from tests.toys import line_of, pictures, seeded, spotted
 
 NAMES = (*KINDS, "mixed")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2 import functional as tv
 
-from g100.foundations.pictures import WORKERS, as_image_set
+from g100.foundations.pictures import WORKERS
+from g100.foundations.sources import as_image_set
 from g100.foundations.views import View, ahead, batches, content, geometry, nearest, on_picture, own_colours
 from tests.test_pictures import few, save, some_set
 from tests.toys import line_of

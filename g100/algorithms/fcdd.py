@@ -36,7 +36,8 @@ from ..foundations.features import Backbone, Teacher, build, indices, taps, timm
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import canvas, outline, segment
 from ..foundations.parameters import Channels, Count, Level, Levels, Positive, Rate, Size, Spread, param
-from ..foundations.pictures import ImageSet, as_image_set, labels_of
+from ..foundations.pictures import ImageSet, labels_of
+from ..foundations.sources import as_image_set
 from ..foundations.recipe import Recipe, flips
 from ..foundations.views import View, batches
 

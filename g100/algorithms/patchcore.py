@@ -54,7 +54,8 @@ from g100.foundations.detector import (
 from ..foundations.errors import G100Error, escaped
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, Size, param
-from ..foundations.pictures import ImageSet, as_image_set
+from ..foundations.pictures import ImageSet
+from ..foundations.sources import as_image_set
 from ..foundations.views import batches
 
 # %% ../../nbs/2_algorithms/11_patchcore.ipynb #4760414c

@@ -44,7 +44,8 @@ from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Size, param
 from ..foundations.views import batches
-from ..foundations.pictures import ImageSet, as_image_set, image_size, readable
+from ..foundations.pictures import ImageSet, image_size
+from ..foundations.sources import as_image_set, readable
 
 # %% ../../nbs/2_algorithms/12_semiorth.ipynb #24120773
 def haar(features: int, k: int, seed: int = 0) -> torch.Tensor:

@@ -16,7 +16,8 @@ import torch
 
 from ..foundations.errors import G100Error, unknown
 from ..foundations.maps import smooth
-from ..foundations.pictures import ImageSet, as_image_set
+from ..foundations.pictures import ImageSet
+from ..foundations.sources import as_image_set
 
 # %% ../../nbs/2_algorithms/19_synthetic.ipynb #7aac8420
 Spoilt = tuple[torch.Tensor, torch.Tensor]  # pictures (B, 3, H, W) in [0, 1], masks (B, H, W) bool

@@ -215,7 +215,7 @@ def opened(place: Path, device: str, algorithm: str | None, evidence: bool = Fal
 def gather(paths: list[str], skip_unreadable: bool):
     "The pictures of files, folders, patterns and `-` together, as one ImageSet; unreadable ones reported or refused."
     from g100.foundations.line import expanded
-    from g100.foundations.pictures import as_image_set, readable
+    from g100.foundations.sources import as_image_set, readable
 
     images, complaints = as_image_set(expanded(paths)), []
     if skip_unreadable:
@@ -299,7 +299,7 @@ def judged_or_said(model, images, wanted: Wanted, start: int = 0) -> Iterator[di
     "As `judged`; a picture that cannot be read has a row without a verdict, with the reason in it."
     import numpy as np
 
-    from g100.foundations.pictures import complaint
+    from g100.foundations.sources import complaint
 
     done, step = 0, CHUNK * model.batch_size
     while done < len(images):

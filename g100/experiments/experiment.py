@@ -40,7 +40,8 @@ from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector
 from ..foundations.maps import IMAGE_SCORES, as_uint8, image_score, overlay
 from ..foundations.metrics import PIXEL_SCORES, at_threshold, auroc, average_precision, f1_max, pixel_scores, regions_at
-from ..foundations.pictures import ImageSet, image_size, is_image, readable
+from ..foundations.pictures import ImageSet, image_size
+from ..foundations.sources import is_image, readable
 from ..foundations.folders import naming, write_text
 from g100.foundations.page import (
     files_of,

@@ -30,7 +30,7 @@ from g100.foundations.detector import (
 )
 from ..foundations.errors import G100Error, unknown
 from ..foundations.maps import segment
-from ..foundations.pictures import as_image_set
+from ..foundations.sources import as_image_set
 
 # %% ../../nbs/3_experiments/35_watch.ipynb #7ee8e1c6
 def audit(detector: Detector, X, y=None, *, device: str = "auto", verbose: bool = False) -> Inspection:

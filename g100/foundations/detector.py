@@ -45,7 +45,8 @@ from .errors import G100Error, bar, printable, remark, unknown
 from .features import Backbone
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, tile_starts
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
-from .pictures import ImageSet, as_image_set, decoded, digest, image_size, labels_of
+from .pictures import ImageSet, decoded, digest, image_size, labels_of
+from .sources import as_image_set
 from .runtime import FILES, Exported, Inspection, Scoring, cut, decided, export, finite, plotted, within
 from .runtime import joined as joined
 from .runtime import painted as painted

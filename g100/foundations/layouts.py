@@ -23,17 +23,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from .errors import G100Error, needs, remark, unknown
-from g100.foundations.pictures import (
-    EXTENSIONS,
-    ImageSet,
-    NumberedMask,
-    file_set,
-    folder_of,
-    image_files,
-    is_image,
-    regular,
-    subfolders,
-)
+from .pictures import ImageSet, NumberedMask, regular
+from .sources import EXTENSIONS, file_set, folder_of, image_files, is_image, subfolders
 
 # %% ../../nbs/1_foundations/25_layouts.ipynb #21a1a4de
 @dataclass(frozen=True, eq=False)

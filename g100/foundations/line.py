@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from .errors import G100Error, escaped, remark
-from .pictures import as_image_set, complaint, is_image
+from .sources import as_image_set, complaint, is_image
 
 # %% ../../nbs/1_foundations/41_line.ipynb #8e32a9fd
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")

@@ -27,7 +27,7 @@ from g100.foundations.detector import (
 )
 from .errors import G100Error, bar, needs
 from .features import Backbone
-from .pictures import as_image_set
+from .sources import as_image_set
 from .parameters import Count, NonNegative, Positive, Share, param
 from .recipe import OPTIMIZERS, SCHEDULES, Pictures, Recipe, flips
 from .store import digest

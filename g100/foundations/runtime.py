@@ -39,7 +39,8 @@ from g100.foundations.maps import (
     tile_weights,
     upsampling_matrix,
 )
-from .pictures import Crop, ImageSet, as_image_set, image_size
+from .pictures import Crop, ImageSet, image_size
+from .sources import as_image_set
 from .store import CARD, canonical, check_size, plain, record
 from .views import View, ahead, content
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from g100.foundations.pictures import ImageSet, as_image_set
+from g100.foundations.pictures import ImageSet
+from g100.foundations.sources import as_image_set
 from tests.attacks.cases import Case
 from tests.toys import MeanPicture, pictures
 

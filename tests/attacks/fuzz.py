@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from g100.foundations.pictures import as_image_set, image_size, read_image
+from g100.foundations.pictures import image_size, read_image
+from g100.foundations.sources import as_image_set
 from g100.foundations.store import write_model
 from tests.attacks.cases import Case
 from tests.attacks.images import KINDS, SMOOTH, encoded

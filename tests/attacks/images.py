@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from g100.foundations import pictures as gp
 from g100.foundations.maps import overlay
+from g100.foundations.sources import as_image_set, readable
 from g100.foundations.views import FITS, View
 from tests.attacks.cases import Case, canary, chunk, evil_pickle, heard, refused, unprivileged
 
@@ -33,7 +34,7 @@ DOORS: dict[str, Callable] = {
     "read": gp.read_image,
     "size": gp.image_size,
     "mask": gp.read_mask,
-    "set": lambda path: gp.as_image_set(path)[0],
+    "set": lambda path: as_image_set(path)[0],
     "skip": lambda path: refused_by_readable(path),
 }
 
@@ -41,7 +42,7 @@ DOORS: dict[str, Callable] = {
 def refused_by_readable(path: Path) -> None:
     "Raises what `readable` says of a file; it must leave it out."
     images = gp.ImageSet([path], ["x"], [-1], ["unknown"], [None])
-    fine, lines = gp.readable(images)
+    fine, lines = readable(images)
     assert len(fine) + len(lines) == 1
     if lines:
         raise gp.G100Error(lines[0])
@@ -438,7 +439,7 @@ def unreadable(folder: Path, door: str) -> None:
 def vanishing(folder: Path) -> None:
     "A file that is listed, and gone when it is read."
     (folder / "x.png").write_bytes(encoded("png"))
-    images = gp.as_image_set(folder)
+    images = as_image_set(folder)
     (folder / "x.png").unlink()
     images[0]
 
@@ -508,11 +509,11 @@ def named(folder: Path, name: str | bytes) -> None:
     "A file of that name is found in its folder and read; and broken, it is named in one line."
     path = Path(os.fsdecode(os.fsencode(folder) + b"/" + os.fsencode(name)))
     path.write_bytes(encoded("png"))
-    images = gp.as_image_set(folder)
+    images = as_image_set(folder)
     assert len(images) == 1 and (images[0] == PICTURE).all() and len(images.sha256) == 64
-    assert (gp.as_image_set([path])[0] == PICTURE).all()
+    assert (as_image_set([path])[0] == PICTURE).all()
     path.write_bytes(b"broken")
-    assert (line := refused(lambda: gp.as_image_set(folder)[0])).isprintable(), repr(line)
+    assert (line := refused(lambda: as_image_set(folder)[0])).isprintable(), repr(line)
 
 
 # ---- sizes

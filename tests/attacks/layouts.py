@@ -13,7 +13,7 @@ from PIL import Image
 
 from g100.foundations import layouts
 from g100.foundations.layouts import DataSet, load_data
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 from tests.attacks.cases import Case, heard, quiet, unprivileged
 from tests.toys import mvtec_folder, pictures, spotted
 

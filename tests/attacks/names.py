@@ -182,7 +182,7 @@ def said_of(folder: Path, name: str) -> None:
     path = Path(os.fsdecode(os.fsencode(folder / "d") + b"/" + os.fsencode(name[:60] + ".txt")))
     path.touch()
     Image.fromarray(pictures(1, 9)[0]).save(folder / "d" / "0.png")
-    from g100.foundations.pictures import as_image_set
+    from g100.foundations.sources import as_image_set
 
     with heard("1 file ignored"):
         as_image_set(folder / "d")

@@ -24,7 +24,7 @@ from g100.foundations.views import View, batches
 MEMORY = """
 import resource, sys, numpy as np
 from g100 import PatchCore
-from g100.foundations.pictures import as_image_set
+from g100.foundations.sources import as_image_set
 n = int(sys.argv[1])
 images = as_image_set(np.random.default_rng(0).integers(0, 255, (n, 224, 224), dtype=np.uint8))
 detector = PatchCore(image_size=224, coreset_ratio=0.002, calibration=16 / n)

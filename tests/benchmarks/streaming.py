@@ -56,7 +56,7 @@ def worked(way: str, folder: Path, n: int, max_memory: float, threads: int) -> d
 
     from g100 import PatchCore
     from g100.foundations.detector import Lessons, Options
-    from g100.foundations.pictures import as_image_set
+    from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -127,7 +127,7 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
     from g100.algorithms.coreset import Summary, k_center_greedy, merged
     from g100.algorithms.patchcore import PART, PatchCore
     from g100.foundations.detector import Lessons, Options
-    from g100.foundations.pictures import as_image_set
+    from g100.foundations.sources import as_image_set
 
     torch.set_num_threads(threads)
     images = as_image_set([str(file) for file in cells(folder, -(-max(numbers) // 784))])
@@ -158,7 +158,7 @@ def update(folder: Path, threads: int) -> bool:
 
     from g100 import PatchCore
     from g100.foundations.detector import Lessons, Options
-    from g100.foundations.pictures import as_image_set
+    from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
