@@ -9,19 +9,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from g100.foundations.errors import G100Error
-from g100.foundations.metrics import (
-    PIXEL_SCORES,
-    at_threshold,
-    aupimo,
-    aupro,
-    auroc,
-    average_precision,
-    f1_at,
-    f1_max,
-    pixel_scores,
-    pro_curve,
-    regions_at,
-)
+from g100.foundations.metrics import at_threshold, auroc, average_precision, f1_at, f1_max
+from g100.foundations.regions import PIXEL_SCORES, aupimo, aupro, pixel_scores, pro_curve, regions_at
 
 property_test = settings(deadline=None, max_examples=50)
 seeds = st.integers(0, 2**32 - 1)
