@@ -84,7 +84,7 @@ def has_picture(cell) -> bool:
 
 
 def has_slider(cell) -> bool:
-    "Whether a cell shows figures that a slider chooses from, as `g100.foundations.maps.flip` makes them."
+    "Whether a cell shows figures that a slider chooses from, as `g100.foundations.overlay.flip` makes them."
     return any(output.get("data", {}).get("text/html", "").startswith('<figure id="flip-') for output in cell.outputs)
 
 

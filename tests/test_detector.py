@@ -21,7 +21,8 @@ from torch import nn
 
 from g100.foundations.detector import Detector, Inspection, Judge, Scoring, folds, generator, load, pick_device, split
 from g100.foundations.errors import G100Error
-from g100.foundations.maps import full_size, overlay, tile_starts
+from g100.foundations.maps import full_size, tile_starts
+from g100.foundations.overlay import overlay
 from g100.foundations.pictures import ImageSet
 from g100.foundations.sources import as_image_set
 from g100.foundations.store import write_model

@@ -25,7 +25,8 @@ from g100.foundations import line, runtime
 from g100.foundations.calibration import _tail
 from g100.foundations.detector import load
 from g100.foundations.engines import Engine, chosen_engine, made_for, onnx_graph, points_outside, quantised
-from g100.foundations.maps import Mosaic, full_size, image_score, opened
+from g100.foundations.maps import Mosaic, full_size, image_score
+from g100.foundations.overlay import opened
 from g100.foundations.runtime import as_wide, compared, laid_together, load_exported, pooled, write_exported
 from g100.foundations.sources import as_image_set
 from g100.foundations.views import View

@@ -13,8 +13,9 @@ from PIL import Image
 from g100.experiments.experiment import PIXEL, metric_shape, pixel_metrics, run_experiment, write_results
 from g100.experiments.report import kernel_manager, pixels_said
 from g100.foundations.detector import Inspection
-from g100.foundations.metrics import PIXEL_SCORES, aupimo, aupro, auroc, average_precision, f1_at, f1_max
+from g100.foundations.metrics import auroc, average_precision, f1_at, f1_max
 from g100.foundations.pictures import ImageSet
+from g100.foundations.regions import PIXEL_SCORES, aupimo, aupro
 from tests.toys import MeanPicture, line_of, mvtec_folder, pictures, spotted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*false-positive rate.*")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from docs.stage import code_cell
 from g100.foundations.errors import G100Error
-from g100.foundations.maps import canvas, flip, small_png
+from g100.foundations.overlay import canvas, flip, small_png
 from tests.notebooks import chapters, read
 
 pytestmark = pytest.mark.xdist_group("page")

@@ -11,25 +11,18 @@ from scipy import ndimage
 from skimage.morphology import opening as skimage_opening
 
 from g100.foundations.errors import G100Error
-from g100.foundations.maps import (
+from g100.foundations.maps import Mosaic, full_size, gaussian_kernel, image_score, smooth, tile_starts, tile_weights, upsample
+from g100.foundations.overlay import (
     VERDICT,
-    Mosaic,
     as_uint8,
     draw_outline,
-    full_size,
-    gaussian_kernel,
     heat,
     heat_colors,
-    image_score,
     opened,
     outline,
     overlay,
     relative,
     segment,
-    smooth,
-    tile_starts,
-    tile_weights,
-    upsample,
 )
 from g100.foundations.views import View
 

@@ -9,19 +9,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from g100.foundations.errors import G100Error
-from g100.foundations.metrics import (
-    PIXEL_SCORES,
-    at_threshold,
-    aupimo,
-    aupro,
-    auroc,
-    average_precision,
-    f1_at,
-    f1_max,
-    pixel_scores,
-    pro_curve,
-    regions_at,
-)
+from g100.foundations.metrics import at_threshold, auroc, average_precision, f1_at, f1_max
+from g100.foundations.regions import PIXEL_SCORES, aupimo, aupro, pixel_scores, pro_curve, regions_at
 
 property_test = settings(deadline=None, max_examples=50)
 seeds = st.integers(0, 2**32 - 1)
@@ -46,7 +35,7 @@ def scene(seed):
 
 
 def aupro_by_thresholds(masks, maps, limit):
-    "Equations 6 and 7 word by word, in Python loops; the area by a fine sum of the piecewise linear curve."
+    "Eq. 1 and 2 of the regions' chapter word by word, in Python loops; the area by a fine sum of the piecewise linear curve."
     regions = []
     for i, mask in enumerate(masks):
         label, n = ndimage.label(mask, ndimage.generate_binary_structure(2, 2))
@@ -127,7 +116,7 @@ def test_aupro_is_its_definition(seed, limit):
 
 
 def aupimo_by_thresholds(masks, maps, good, low, high):
-    "Equations 8 and 9 word by word: every value is a threshold, and a step function of the rate is integrated."
+    "Eq. 3 and 4 of the regions' chapter word by word: every value is a threshold, a step function of the rate is integrated."
     values = [np.inf, *sorted({float(v) for a in maps for v in np.ravel(a)}, reverse=True)]
     rate = np.array([np.mean([np.mean(a >= t) for a, g in zip(maps, good, strict=True) if g]) for t in values])
     corners = sorted({low, high, *(r for r in rate if low < r < high)})

@@ -31,7 +31,7 @@ from g100.experiments.grid import opened as grid_opened
 from g100.experiments.table import write_table
 from g100.foundations import page
 from g100.foundations.calibration import Calibration, conformal_threshold
-from g100.foundations.maps import heat_colors, relative
+from g100.foundations.overlay import heat_colors, relative
 from g100.foundations.views import View, batches
 from tests.attacks.names import NAMES
 from tests.notebooks import ROOT

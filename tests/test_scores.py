@@ -194,8 +194,9 @@ def test_what_is_trained_measures_its_maps_by_default_and_is_saved_so(name, tmp_
 
 def test_the_benchmark_of_learners_counts_each_region_once():
     "Two regions a picture, masks and maps of another size than the pictures': the same numbers as from the metrics."
-    from g100.foundations.metrics import aupro, auroc
+    from g100.foundations.metrics import auroc
     from g100.foundations.pictures import ImageSet
+    from g100.foundations.regions import aupro
     from tests.benchmarks.learners import columns
 
     bad, masks = spotted(5, 32)

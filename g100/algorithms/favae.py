@@ -20,7 +20,8 @@ from ..foundations.detector import Fitted, Lessons, one_picture, shares_at
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import canvas, full_size, upsample
+from ..foundations.maps import full_size, upsample
+from ..foundations.overlay import canvas
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Positive, Size, param
 from ..foundations.views import View, batches
 

@@ -34,7 +34,7 @@ from g100.foundations.detector import (
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import canvas, outline, segment
+from ..foundations.overlay import canvas, outline, segment
 from ..foundations.parameters import Channels, Count, Level, Levels, Positive, Rate, Size, Spread, param
 from ..foundations.pictures import ImageSet, labels_of
 from ..foundations.sources import as_image_set

@@ -27,7 +27,8 @@ from ..foundations.detector import Judge, Lessons, Scoring, generator, one_pictu
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import canvas, full_size, opened
+from ..foundations.maps import full_size
+from ..foundations.overlay import canvas, opened
 from ..foundations.parameters import Channels, Count, Levels, NonNegative, Passes, Positive, Size, Spread, param
 from ..foundations.views import batches
 

@@ -18,7 +18,7 @@ from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
 from ..foundations.detector import Lessons, generator, one_picture, shares_at
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
-from ..foundations.maps import canvas
+from ..foundations.overlay import canvas
 from ..foundations.parameters import Channels, Count, NonNegative, Positive, Side, Size, param
 from ..foundations.views import View, batches
 

@@ -26,8 +26,8 @@ from .grid import recorded
 from .plots import plot_scores
 from .table import groups, read_scores
 from ..foundations.layouts import load_data
-from ..foundations.maps import TRUTH, as_uint8, draw_outline
 from ..foundations.metrics import auroc
+from ..foundations.overlay import TRUTH, as_uint8, draw_outline
 from ..foundations.pictures import ImageSet, read_image
 
 # %% ../../nbs/3_experiments/24_comparison.ipynb #3d38c1a8

@@ -36,12 +36,13 @@ from .cluster import spread_over
 from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector, Inspection, algorithm, warn_of_shared, worst_seen
 from ..foundations.errors import G100Error, escaped, needs
+from ..foundations.folders import naming, write_text
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector
-from ..foundations.maps import IMAGE_SCORES, as_uint8, image_score, overlay
-from ..foundations.metrics import PIXEL_SCORES, at_threshold, auroc, average_precision, f1_max, pixel_scores, regions_at
+from ..foundations.maps import IMAGE_SCORES, image_score
+from ..foundations.overlay import as_uint8, overlay
+from ..foundations.metrics import at_threshold, auroc, average_precision, f1_max
 from ..foundations.pictures import ImageSet, image_size
-from ..foundations.sources import is_image, readable
 from ..foundations.folders import naming, write_text
 from g100.foundations.page import (
     files_of,
@@ -55,6 +56,9 @@ from g100.foundations.page import (
     told_of,
     write_page,
 )
+from ..foundations.pictures import ImageSet, image_size
+from ..foundations.sources import is_image, readable
+from ..foundations.regions import PIXEL_SCORES, pixel_scores, regions_at
 from ..foundations.views import View, ahead
 
 # %% ../../nbs/3_experiments/22_experiment.ipynb #b4fd11ba

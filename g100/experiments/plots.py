@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..foundations.detector import Detector, Inspection
-from ..foundations.maps import TRUTH, VERDICT, as_uint8, draw_outline, heat, heat_colors
 from ..foundations.metrics import auroc, average_precision
+from ..foundations.overlay import TRUTH, VERDICT, as_uint8, draw_outline, heat, heat_colors
 from ..foundations.pictures import ImageSet
 
 # %% ../../nbs/3_experiments/21_plots.ipynb #c8b50f84

@@ -34,10 +34,10 @@ from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector
 from ..foundations.errors import MEMORY, G100Error, mishap, needs, printable, unknown
 from ..foundations.folders import fresh_folder, write_text
-from ..foundations.page import embed_page, write_page
 from ..foundations.layouts import DataSet, load_data
 from ..foundations.loop import TrainedDetector, plot_history
-from ..foundations.maps import canvas
+from ..foundations.overlay import canvas
+from ..foundations.page import embed_page, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

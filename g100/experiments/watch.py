@@ -29,7 +29,7 @@ from g100.foundations.detector import (
     stacked,
 )
 from ..foundations.errors import G100Error, unknown
-from ..foundations.maps import segment
+from ..foundations.overlay import segment
 from ..foundations.sources import as_image_set
 
 # %% ../../nbs/3_experiments/35_watch.ipynb #7ee8e1c6

@@ -43,7 +43,8 @@ from .calibration import Calibration
 from .engines import Engine, chosen_engine, compiled
 from .errors import G100Error, bar, printable, remark, unknown
 from .features import Backbone
-from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, opened, tile_starts
+from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, tile_starts
+from .overlay import opened
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
 from .pictures import ImageSet, decoded, digest, image_size, labels_of
 from .sources import as_image_set

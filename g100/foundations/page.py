@@ -26,7 +26,7 @@ import g100
 from .calibration import Calibration
 from .errors import G100Error, escaped, needs
 from .folders import write_text
-from .maps import HEAT, as_uint8, heat_step, relative
+from .overlay import HEAT, as_uint8, heat_step, relative
 from .views import View, geometry, own_colours
 
 # %% ../../nbs/1_foundations/40_page.ipynb #65cd4ae1

@@ -28,17 +28,8 @@ from .calibration import Calibration, min_max
 from .engines import Engine, chosen_engine, compiled
 from .errors import G100Error, printable, unknown
 from .folders import check_goal, fresh_folder, write_text
-from g100.foundations.maps import (
-    IMAGE_SCORES,
-    as_uint8,
-    canvas,
-    overlay,
-    segment,
-    smoothing_matrix,
-    tile_starts,
-    tile_weights,
-    upsampling_matrix,
-)
+from .maps import IMAGE_SCORES, smoothing_matrix, tile_starts, tile_weights, upsampling_matrix
+from .overlay import as_uint8, canvas, overlay, segment
 from .pictures import Crop, ImageSet, image_size
 from .sources import as_image_set
 from .store import CARD, canonical, check_size, plain, record
@@ -298,7 +289,7 @@ def read_raw(raw: np.ndarray, scoring: Scoring, part: tuple[slice, slice]) -> tu
 
 
 def laid_together(size: tuple[int, int], scoring: Scoring, maps: np.ndarray) -> np.ndarray:
-    "The map (H, W) of a picture from those of all its crops (m, h, w), in their order: Eq. 7 of the maps' chapter."
+    "The map (H, W) of a picture from those of all its crops (m, h, w), in their order: Eq. 6 of the maps' chapter."
     (rows, row_weights), (columns, column_weights) = (tile_weights(n, scoring.tile, scoring.overlap) for n in size)
     whole, crops = np.zeros(size, np.float32), iter(as_wide(maps, (scoring.tile, scoring.tile)))
     for top, down in zip(rows, row_weights, strict=True):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from g100.foundations import pictures as gp
-from g100.foundations.maps import overlay
+from g100.foundations.overlay import overlay
 from g100.foundations.sources import as_image_set, readable
 from g100.foundations.views import FITS, View
 from tests.attacks.cases import Case, canary, chunk, evil_pickle, heard, refused, unprivileged

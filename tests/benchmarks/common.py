@@ -16,8 +16,9 @@ from g100.experiments.table import write_rows
 from g100.foundations.detector import Detector
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES, image_score
-from g100.foundations.metrics import aupro, auroc, regions_at
+from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet
+from g100.foundations.regions import aupro, regions_at
 from g100.foundations.views import View
 
 RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"

@@ -28,8 +28,9 @@ from g100.foundations.detector import algorithm
 from g100.foundations.engines import compiled
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
-from g100.foundations.maps import full_size, image_score, segment
+from g100.foundations.maps import full_size, image_score
 from g100.foundations.metrics import auroc
+from g100.foundations.overlay import segment
 from g100.foundations.pictures import ImageSet
 from g100.foundations.runtime import exported_from
 from g100.foundations.views import View

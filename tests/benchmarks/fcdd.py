@@ -35,8 +35,9 @@ from g100.experiments.table import write_rows
 from g100.foundations.detector import Judge, judged
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES
-from g100.foundations.metrics import aupro, auroc
+from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet
+from g100.foundations.regions import aupro
 from g100.foundations.views import batches
 from tests.benchmarks.common import RESULTS, milliseconds, ways
 

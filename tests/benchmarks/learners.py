@@ -19,8 +19,8 @@ from g100.experiments.experiment import make_detector
 from g100.experiments.table import write_rows
 from g100.foundations.detector import Detector
 from g100.foundations.layouts import load_data
-from g100.foundations.metrics import pixel_scores
 from g100.foundations.pictures import ImageSet
+from g100.foundations.regions import pixel_scores
 from tests.benchmarks.common import RESULTS, at_metric_size, ways
 
 FILE, KEYS = RESULTS / "learners.csv", ("algorithm", "data", "settings", "seed", "map")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from g100.foundations.metrics import aupimo, aupro, pixel_scores, regions_at
+from g100.foundations.regions import aupimo, aupro, pixel_scores, regions_at
 from tests.benchmarks.common import milliseconds
 
 

@@ -131,7 +131,8 @@ def side(name: str, folder: Path, weights: str) -> None:
 def measured(folder: Path, name: str) -> dict[str, float]:
     "Image AUROC, pixel AUROC and AUPRO of one side, by g100's metrics, pixels at 256."
     from g100.foundations.layouts import load_data
-    from g100.foundations.metrics import auroc, pixel_scores
+    from g100.foundations.metrics import auroc
+    from g100.foundations.regions import pixel_scores
     from g100.foundations.views import View
     from tests.benchmarks.common import at_metric_size
 

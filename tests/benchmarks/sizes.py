@@ -34,8 +34,9 @@ from g100.experiments.table import write_rows
 from g100.foundations.detector import Judge, joined
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
-from g100.foundations.metrics import auroc, pixel_scores
+from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet
+from g100.foundations.regions import pixel_scores
 from g100.foundations.views import View, batches
 from tests.benchmarks.common import RESULTS, at_metric_size
 
