@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from g100.algorithms.semiorth import SemiOrthogonal, fit_bytes
+from g100.algorithms.gaussians import fit_bytes
+from g100.algorithms.semiorth import SemiOrthogonal
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
 from g100.foundations.pictures import ImageSet
