@@ -15,7 +15,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.base import clone
 from sklearn.covariance import EmpiricalCovariance
 
-from g100.algorithms import semiorth
+from g100.algorithms import gaussians, semiorth
 from g100.algorithms.alignment import shift_gain, windows
 from g100.algorithms.gaussians import accumulate, fit_bytes, forgetting, largest_k, left_out, pack, unpack, whitenings
 from g100.algorithms.semiorth import SemiOrthogonal
@@ -343,9 +343,9 @@ def test_partial_fit_refuses_unreadable_files_before_it_learns(fitted, tmp_path)
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("where", ["accumulate", "whitenings", "calibrated"])
-def test_partial_fit_that_breaks_off_leaves_the_old_detector(fitted, monkeypatch, where, problem):
-    x, more, calls, works = spotted(3, 64)[0], pictures(30, 64, seed=4), [], getattr(semiorth, where)
+@pytest.mark.parametrize("module, where", [(gaussians, "accumulate"), (gaussians, "whitenings"), (semiorth, "calibrated")])
+def test_partial_fit_that_breaks_off_leaves_the_old_detector(fitted, monkeypatch, module, where, problem):
+    x, more, calls, works = spotted(3, 64)[0], pictures(30, 64, seed=4), [], getattr(module, where)
     record, before, scores = fitted.fitted_, all_numbers(fitted), fitted.score_samples(x)
 
     def breaks(*args):
@@ -355,7 +355,7 @@ def test_partial_fit_that_breaks_off_leaves_the_old_detector(fitted, monkeypatch
         return works(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(semiorth, where, breaks)
+        patched.setattr(module, where, breaks)
         with pytest.raises(problem):
             fitted.partial_fit(more)
     assert calls and fitted.fitted_ is record and equal(all_numbers(fitted), before)
@@ -540,7 +540,7 @@ def test_a_window_shares_a_gaussian_and_forgets_the_whole_window_of_a_picture(cr
     near, tensor = windows((3, 4), 3), torch.from_numpy(z)
     mean = tensor.mean(1)
     scatter = (tensor - mean[:, None]).mT @ (tensor - mean[:, None])
-    centre, among, count = semiorth.shared(mean, scatter, 14, near)
+    centre, among, count = gaussians.shared(mean, scatter, 14, near)
     white = forgetting(among, count, 9 * crops, 0.1)
     found = left_out(tensor.unflatten(1, (14 // crops, crops)), centre, white, count, near).flatten(1).numpy()
     for p, i in ((0, 0), (5, 7), (11, 13)):
@@ -625,7 +625,7 @@ def test_differing_aspects_are_told():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(2, 25), st.integers(0, 10**6))
 def test_leaving_out_in_closed_form_is_learning_anew(m, k, others, seed):
-    "Any numbers of vectors, left out, left in and of dimensions: fewer than dimensions too (Proposition 3)."
+    "Any numbers of vectors, left out, left in and of dimensions: fewer than dimensions too."
     n, rng = others + m, np.random.default_rng(seed)
     z = torch.from_numpy(rng.normal(3, 2, (2, n, k)))
     mean, scatter = torch.zeros(2, k, dtype=torch.float64), torch.zeros(2, k, k, dtype=torch.float64)
@@ -748,7 +748,7 @@ def test_moments_of_parts_are_those_of_the_whole():
     for part in z.split([1, 24, 15], dim=1):
         centre = part.mean(1)
         off = part - centre[:, None]
-        seen = semiorth.add_moments(mean, scatter, seen, (part.shape[1], centre, off.mT @ off))
+        seen = gaussians.add_moments(mean, scatter, seen, (part.shape[1], centre, off.mT @ off))
     assert seen == 40
     for p in range(3):
         np.testing.assert_allclose(scatter[p] / 40, np.cov(z[p].numpy().T, bias=True), rtol=1e-4, atol=1e-5)

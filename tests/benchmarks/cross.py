@@ -28,7 +28,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from g100.algorithms import patchcore, semiorth
+from g100.algorithms import gaussians, patchcore, semiorth
 from g100.algorithms.favae import fingerprint
 from g100.foundations.calibration import Calibration
 from g100.foundations.detector import Detector, Judge, Lessons, Options, built, folds, joined, kept_of
@@ -102,19 +102,19 @@ def by_gaussians(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iter
         model.mean, seen = torch.zeros_like(z[0]), 0
         scatter = torch.zeros(*z.shape[1:], z.shape[2])
         for part in np.array_split(which, -(-len(which) // 16)):
-            seen = semiorth.accumulate(model.mean, scatter, seen, z[part].transpose(0, 1))
+            seen = gaussians.accumulate(model.mean, scatter, seen, z[part].transpose(0, 1))
         return scatter, seen
 
     def dealt(given, taught, held, fresh, seed: int) -> Iterator[Found]:
         def judged(which) -> torch.Tensor:
-            return in_parts(which, lambda z: semiorth.distances(z, model.mean, model.whitening))
+            return in_parts(which, lambda z: gaussians.distances(z, model.mean, model.whitening))
 
-        semiorth.whiten(model, *taught_by(taught), detector.epsilon)
+        gaussians.whiten(model, *taught_by(taught), detector.epsilon)
         yield record(judge, judged(held), "split"), *read(judge, judged(fresh))
         scatter, seen = taught_by(given)
-        white = semiorth.forgetting(scatter, seen, 1, detector.epsilon)
-        raws = in_parts(given, lambda z: semiorth.left_out(z[:, :, None], model.mean, white, seen)[..., 0])
-        semiorth.whiten(model, scatter, seen, detector.epsilon)
+        white = gaussians.forgetting(scatter, seen, 1, detector.epsilon)
+        raws = in_parts(given, lambda z: gaussians.left_out(z[:, :, None], model.mean, white, seen)[..., 0])
+        gaussians.whiten(model, scatter, seen, detector.epsilon)
         yield record(judge, raws, "cross"), *read(judge, judged(fresh))
 
     return dealt

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from g100.algorithms import patchcore, semiorth
+from g100.algorithms import gaussians, patchcore, semiorth, subspace
 from g100.algorithms.coreset import k_center_greedy
 from g100.algorithms.neighbors import Neighbors
 from g100.algorithms.synthetic import synthetic_test
@@ -73,15 +73,15 @@ def by_gaussians(taps: list[torch.Tensor], taught: int) -> Found:
     "SemiOrthogonal's maps of the pictures behind the first `taught`, for every k."
     features, grid = sum(t.shape[1] for t in taps), taps[0].shape[2:]
     for k in (k for k in KS if k <= features):
-        W = semiorth.haar(features, k)
+        W = subspace.haar(features, k)
         P, seen = grid.numel(), 0
-        parts = [semiorth.embed(list(part), W) for part in zip(*(t.split(16) for t in taps), strict=True)]
+        parts = [subspace.embed(list(part), W) for part in zip(*(t.split(16) for t in taps), strict=True)]
         mean, scatter = torch.zeros(P, k), torch.zeros(P, k, k)
         for part in parts[: taught // 16]:
-            seen = semiorth.accumulate(mean, scatter, seen, part)
-        white = torch.cat([block for _, block in semiorth.whitenings(scatter, seen, 0.01)])
+            seen = gaussians.accumulate(mean, scatter, seen, part)
+        white = torch.cat([block for _, block in gaussians.whitenings(scatter, seen, 0.01)])
         new = torch.cat(parts[taught // 16 :], dim=1)
-        yield k, semiorth.distances(new, mean, white).T.unflatten(1, grid)
+        yield k, gaussians.distances(new, mean, white).T.unflatten(1, grid)
 
 
 def rows_of(backbone: str, size: int, images: ImageSet, labels: np.ndarray) -> Iterator[dict]:
