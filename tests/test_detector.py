@@ -19,8 +19,9 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from g100.foundations.detector import Detector, Inspection, Judge, Scoring, folds, generator, load, pick_device, split
+from g100.foundations.detector import Detector, Inspection, Scoring, load
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import Judge, folds, generator, pick_device, split
 from g100.foundations.maps import full_size, overlay, tile_starts
 from g100.foundations.pictures import ImageSet, as_image_set
 from g100.foundations.store import write_model

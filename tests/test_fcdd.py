@@ -28,9 +28,10 @@ from g100.algorithms.fcdd import (
     spread,
     whitening,
 )
-from g100.foundations.detector import Judge, filled, load
+from g100.foundations.detector import filled, load
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
+from g100.foundations.lessons import Judge
 from g100.foundations.loop import train
 from g100.foundations.pictures import ImageSet, as_image_set
 from g100.foundations.views import View, batches

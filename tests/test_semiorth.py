@@ -30,8 +30,9 @@ from g100.algorithms.semiorth import (
     unpack,
     whitenings,
 )
-from g100.foundations.detector import Judge, Lessons, Options, calibrated, load, split
+from g100.foundations.detector import load
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import Judge, Lessons, Options, calibrated, split
 from g100.foundations.maps import full_size
 from g100.foundations.pictures import as_image_set
 from g100.foundations.store import read_model

@@ -25,20 +25,8 @@ import torch.nn.functional as F
 from sklearn.base import clone
 from torch import nn
 
-from g100.foundations.detector import (
-    Detector,
-    Fitted,
-    Judge,
-    Lessons,
-    Options,
-    afterwards,
-    begun_elsewhere,
-    calibrated,
-    changes,
-    crossed,
-    good_only,
-    pick_device,
-)
+from ..foundations.detector import Detector, afterwards, begun_elsewhere, changes
+from ..foundations.lessons import Fitted, Judge, Lessons, Options, calibrated, crossed, good_only, pick_device
 from .alignment import FEW, LOOKED_AT, MOVED, Pooled, shift_gain, windows
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone

@@ -31,8 +31,8 @@ import torch
 from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spoilt, spread
 from g100.algorithms.synthetic import KINDS, synthetic
 from g100.experiments.table import write_rows
-from g100.foundations.detector import Judge, judged
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge, judged
 from g100.foundations.maps import IMAGE_SCORES
 from g100.foundations.metrics import aupro, auroc
 from g100.foundations.pictures import ImageSet
