@@ -21,7 +21,7 @@ PARTS = (
     ), "0_overview"),
     Part("I. See and measure", "From a file to a verdict: pictures, features, maps, metrics, thresholds, a detector.", (
         "01_notation", "02_pictures", "03_views", "04_features", "05_maps", "46_overlay", "06_metrics", "47_regions",
-        "07_calibration", "42_scores", "08_detector",
+        "07_calibration", "42_scores", "45_lessons", "08_detector",
     ), "1_see_and_measure"),
     Part("II. Remember", "Nothing is trained. Good patches are kept, or their means and spreads, and distance is all.", (
         "09_coreset", "10_neighbors", "11_patchcore", "50_subspace", "51_gaussians",

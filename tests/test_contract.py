@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from g100.foundations.checkpoint import read_checkpoint
-from g100.foundations.detector import ALGORITHMS, algorithm, load, name_of, split
+from g100.foundations.detector import ALGORITHMS, algorithm, load, name_of
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import split
 from g100.foundations.maps import image_score
 from g100.foundations.sources import as_image_set
 from tests.toys import judged_twice, line_of, pictures, spotted

@@ -19,8 +19,9 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from g100.foundations.detector import Detector, Inspection, Judge, Scoring, folds, generator, load, pick_device, split
+from g100.foundations.detector import Detector, Inspection, Scoring, load
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import Judge, folds, generator, pick_device, split
 from g100.foundations.maps import full_size, tile_starts
 from g100.foundations.overlay import overlay
 from g100.foundations.pictures import ImageSet

@@ -11,9 +11,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from g100.algorithms.favae import FAVAE, VAE, Remembering, check_grids, fingerprint, kl, sampled, shares, squared, strides_of
-from g100.foundations.detector import Lessons, Options, own_randomness
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
+from g100.foundations.lessons import Lessons, Options, own_randomness
 from g100.foundations.maps import full_size, image_score
 from g100.foundations.sources import as_image_set
 from tests.toys import line_of, pictures, seeded, spotted

@@ -27,9 +27,10 @@ from g100.algorithms.fcdd import (
     whitening,
 )
 from g100.algorithms.receptive import spread
-from g100.foundations.detector import Judge, filled, load
+from g100.foundations.detector import filled, load
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
+from g100.foundations.lessons import Judge
 from g100.foundations.loop import train
 from g100.foundations.pictures import ImageSet
 from g100.foundations.sources import as_image_set

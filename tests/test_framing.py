@@ -8,7 +8,8 @@ from torch import nn
 
 from g100.algorithms.patchcore import PatchCore
 from g100.experiments.experiment import evidence_of, pixel_metrics, write_picture
-from g100.foundations.detector import Judge, Lessons, Options, Scoring, judged, load, worst_seen
+from g100.foundations.detector import Scoring, load, worst_seen
+from g100.foundations.lessons import Judge, Lessons, Options, judged
 from g100.foundations.maps import full_size
 from g100.foundations.pictures import ImageSet
 from g100.foundations.sources import as_image_set

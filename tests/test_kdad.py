@@ -28,9 +28,10 @@ from g100.algorithms.kdad import (
     smooth_gradient,
     unrolled,
 )
-from g100.foundations.detector import Judge, filled, generator, load, own_randomness
+from g100.foundations.detector import filled, load
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
+from g100.foundations.lessons import Judge, generator, own_randomness
 from g100.foundations.overlay import opened
 from g100.foundations.sources import as_image_set
 from tests.toys import judged_twice, line_of, pictures, seeded, spotted

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from g100.foundations.checkpoint import read_checkpoint
-from g100.foundations.detector import generator, load, register
+from g100.foundations.detector import load, register
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import generator
 from g100.foundations.loop import Objective, TrainedDetector, accelerator_for, plot_history, train
 from g100.foundations.recipe import SCHEDULES, Pictures, Recipe, flips
 from g100.foundations.sources import as_image_set

@@ -29,8 +29,8 @@ from g100.algorithms.patchcore import (
     reweight,
     thinned,
 )
-from g100.foundations.detector import Judge, Lessons, Options, folds, judged, split
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import Judge, Lessons, Options, folds, judged, split
 from g100.foundations.sources import as_image_set
 from tests.toys import pictures, spotted
 

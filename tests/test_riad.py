@@ -11,8 +11,8 @@ from torch import nn
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks, painting_loss
 from g100.algorithms.similarity import gms_scales, msgms, msgms_loss
-from g100.foundations.detector import generator
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import generator
 from g100.foundations.sources import as_image_set
 from tests.toys import pictures, seeded
 

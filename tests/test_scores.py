@@ -9,8 +9,9 @@ from PIL import Image
 
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.experiments.watch import audit
-from g100.foundations.detector import algorithm, folds, load, split
+from g100.foundations.detector import algorithm, load
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import folds, split
 from g100.foundations.runtime import load_exported
 from g100.foundations.scores import Usual, sums, usual
 from g100.foundations.sources import as_image_set

@@ -20,8 +20,9 @@ from g100.algorithms.alignment import shift_gain, windows
 from g100.algorithms.gaussians import accumulate, fit_bytes, forgetting, largest_k, left_out, pack, unpack, whitenings
 from g100.algorithms.semiorth import SemiOrthogonal
 from g100.algorithms.subspace import embed, haar
-from g100.foundations.detector import Judge, Lessons, Options, calibrated, load, split
+from g100.foundations.detector import load
 from g100.foundations.errors import G100Error
+from g100.foundations.lessons import Judge, Lessons, Options, calibrated, split
 from g100.foundations.maps import full_size
 from g100.foundations.sources import as_image_set
 from g100.foundations.store import read_model

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..foundations.detector import Fitted, Lessons, one_picture, shares_at
+from ..foundations.detector import one_picture, shares_at
+from ..foundations.lessons import Fitted, Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector

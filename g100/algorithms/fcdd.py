@@ -21,16 +21,8 @@ from torch import nn
 
 from .receptive import receptive_field, spread
 from .synthetic import synthetic
-from g100.foundations.detector import (
-    Fitted,
-    Lessons,
-    Options,
-    generator,
-    one_picture,
-    own_randomness,
-    pick_device,
-    shares_at,
-)
+from ..foundations.detector import one_picture, shares_at
+from ..foundations.lessons import Fitted, Lessons, Options, generator, own_randomness, pick_device
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone, Teacher, build, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector

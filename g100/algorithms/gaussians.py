@@ -17,7 +17,7 @@ from torch import nn
 
 from .alignment import Pooled
 from .subspace import embed
-from ..foundations.detector import Lessons
+from ..foundations.lessons import Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
 

@@ -23,7 +23,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .favae import Remembering
-from ..foundations.detector import Judge, Lessons, Scoring, generator, one_picture, shares_at
+from ..foundations.detector import Scoring, one_picture, shares_at
+from ..foundations.lessons import Judge, Lessons, generator
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
 from ..foundations.loop import Objective, TrainedDetector

@@ -31,18 +31,14 @@ from torch import nn
 from .coreset import Summary, certified, k_center_greedy, merged, project
 from .neighbors import Neighbors
 from ..foundations.calibration import Calibration
-from g100.foundations.detector import (
+from ..foundations.detector import Detector, afterwards, begun_elsewhere, changes, enough_memory
+from g100.foundations.lessons import (
     FOLDS,
-    Detector,
     Fitted,
     Judge,
     Lessons,
     Options,
-    afterwards,
-    begun_elsewhere,
     calibrated,
-    changes,
-    enough_memory,
     folds,
     good_only,
     kept_of,

@@ -15,7 +15,8 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
-from ..foundations.detector import Lessons, generator, one_picture, shares_at
+from ..foundations.detector import one_picture, shares_at
+from ..foundations.lessons import Lessons, generator
 from ..foundations.errors import G100Error
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.overlay import canvas

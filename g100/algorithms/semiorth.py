@@ -35,20 +35,8 @@ from g100.algorithms.gaussians import (
     whiten,
 )
 from .subspace import haar
-from g100.foundations.detector import (
-    Detector,
-    Fitted,
-    Judge,
-    Lessons,
-    Options,
-    afterwards,
-    begun_elsewhere,
-    calibrated,
-    changes,
-    crossed,
-    good_only,
-    pick_device,
-)
+from ..foundations.detector import Detector, afterwards, begun_elsewhere, changes
+from ..foundations.lessons import Fitted, Judge, Lessons, Options, calibrated, crossed, good_only, pick_device
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Size, param

@@ -780,7 +780,7 @@ def doctor(device: Device = "auto") -> None:
     import torch
 
     from g100.experiments.experiment import machine, versions
-    from g100.foundations.detector import pick_device
+    from g100.foundations.lessons import pick_device
     from g100.foundations.features import Backbone
 
     for name, value in (versions() | {key: str(value) for key, value in machine().items()}).items():

@@ -34,7 +34,8 @@ import torch
 import g100
 from .cluster import spread_over
 from ..foundations.checkpoint import read_checkpoint
-from ..foundations.detector import Detector, Inspection, algorithm, warn_of_shared, worst_seen
+from ..foundations.detector import Detector, Inspection, algorithm, worst_seen
+from ..foundations.lessons import warn_of_shared
 from ..foundations.errors import G100Error, escaped, needs
 from ..foundations.folders import naming, write_text
 from ..foundations.layouts import DataSet, load_data

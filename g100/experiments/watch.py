@@ -14,20 +14,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from g100.foundations.detector import (
-    Detector,
-    Inspection,
-    Judge,
-    Lessons,
-    Options,
-    across,
-    built,
-    good_only,
-    kept_of,
-    pick_device,
-    recorded,
-    stacked,
-)
+from ..foundations.detector import Detector, Inspection, built, stacked
+from ..foundations.lessons import Judge, Lessons, Options, across, good_only, kept_of, pick_device, recorded
 from ..foundations.errors import G100Error, unknown
 from ..foundations.overlay import segment
 from ..foundations.sources import as_image_set

@@ -22,9 +22,8 @@ import torch
 from torch import nn
 
 from .checkpoint import FREE, read_checkpoint, restore, write_checkpoint
-from g100.foundations.detector import (
-    AFTERWARDS, Detector, Lessons, Options, generator, good_only, own_randomness, pick_device,
-)
+from .detector import AFTERWARDS, Detector
+from .lessons import Lessons, Options, generator, good_only, own_randomness, pick_device
 from .errors import G100Error, bar, needs
 from .features import Backbone
 from .sources import as_image_set

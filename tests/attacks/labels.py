@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from g100.experiments.experiment import pixel_metrics
-from g100.foundations.detector import split
+from g100.foundations.lessons import split
 from g100.foundations.pictures import ImageSet, NumberedMask, labels_of
 from g100.foundations.sources import as_image_set
 from tests.attacks.cases import Case, heard

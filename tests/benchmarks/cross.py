@@ -31,9 +31,10 @@ import torch
 from g100.algorithms import gaussians, patchcore, semiorth
 from g100.algorithms.favae import fingerprint
 from g100.foundations.calibration import Calibration
-from g100.foundations.detector import Detector, Judge, Lessons, Options, built, folds, joined, kept_of
+from g100.foundations.detector import Detector, built, joined
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge, Lessons, Options, folds, kept_of
 from g100.foundations.metrics import auroc
 from tests.benchmarks.common import RESULTS
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from g100.algorithms.favae import FAVAE, differences
-from g100.foundations.detector import Judge
 from g100.foundations.layouts import DataSet
+from g100.foundations.lessons import Judge
 from g100.foundations.maps import full_size, image_score
 from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet

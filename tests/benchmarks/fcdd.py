@@ -32,8 +32,8 @@ from g100.algorithms.fcdd import FCDD, drawn, fcdd_loss, pseudo_huber, some, spo
 from g100.algorithms.receptive import spread
 from g100.algorithms.synthetic import KINDS, synthetic
 from g100.experiments.table import write_rows
-from g100.foundations.detector import Judge, judged
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge, judged
 from g100.foundations.maps import IMAGE_SCORES
 from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from g100.algorithms.kdad import KDAD, METHODS
-from g100.foundations.detector import Judge
-from g100.foundations.detector import judged as judged_by
 from g100.foundations.layouts import DataSet
+from g100.foundations.lessons import Judge
+from g100.foundations.lessons import judged as judged_by
 from g100.foundations.metrics import auroc
 from tests.benchmarks.common import ablation, command, milliseconds, ways
 

@@ -14,8 +14,8 @@ import sys
 import torch
 
 from g100.algorithms.riad import RIAD, UNet, distance, inpaint, masks
-from g100.foundations.detector import Judge
 from g100.foundations.layouts import DataSet
+from g100.foundations.lessons import Judge
 from g100.foundations.metrics import auroc
 from g100.foundations.views import batches
 from tests.benchmarks.common import ablation, command, milliseconds, ways

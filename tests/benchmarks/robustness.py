@@ -20,9 +20,10 @@ from g100 import Monitor, load
 from g100.experiments.experiment import make_detector, public_parameters
 from g100.experiments.table import read_rows, write_rows
 from g100.experiments.watch import PERTURBATIONS, perturbed
-from g100.foundations.detector import ALGORITHMS, Detector, split
+from g100.foundations.detector import ALGORITHMS, Detector
 from g100.foundations.errors import G100Error
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import split
 from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet
 from tests.benchmarks.common import RESULTS

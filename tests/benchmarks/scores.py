@@ -19,8 +19,8 @@ import torch
 from g100.algorithms.synthetic import synthetic
 from g100.experiments.experiment import make_detector
 from g100.experiments.table import write_rows
-from g100.foundations.detector import Judge
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge
 from g100.foundations.maps import IMAGE_SCORES, image_score
 from g100.foundations.metrics import auroc
 from g100.foundations.views import batches

@@ -31,9 +31,10 @@ from g100.algorithms.neighbors import Neighbors
 from g100.algorithms.synthetic import synthetic_test
 from g100.experiments.experiment import peak_memory_mb
 from g100.experiments.table import write_rows
-from g100.foundations.detector import Judge, joined
+from g100.foundations.detector import joined
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge
 from g100.foundations.metrics import auroc
 from g100.foundations.pictures import ImageSet
 from g100.foundations.regions import pixel_scores

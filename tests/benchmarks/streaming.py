@@ -55,7 +55,7 @@ def worked(way: str, folder: Path, n: int, max_memory: float, threads: int) -> d
     import torch
 
     from g100 import PatchCore
-    from g100.foundations.detector import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options
     from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")
@@ -126,7 +126,7 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
 
     from g100.algorithms.coreset import Summary, k_center_greedy, merged
     from g100.algorithms.patchcore import PART, PatchCore
-    from g100.foundations.detector import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options
     from g100.foundations.sources import as_image_set
 
     torch.set_num_threads(threads)
@@ -157,7 +157,7 @@ def update(folder: Path, threads: int) -> bool:
     import torch
 
     from g100 import PatchCore
-    from g100.foundations.detector import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options
     from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")

@@ -22,9 +22,11 @@ from PIL import Image
 
 from g100.algorithms.favae import FAVAE
 from g100.experiments.experiment import peak_memory_mb
-from g100.foundations.detector import Judge, cut, load
+from g100.foundations.detector import load
 from g100.foundations.layouts import load_data
+from g100.foundations.lessons import Judge
 from g100.foundations.pictures import pixels
+from g100.foundations.runtime import cut
 from g100.foundations.sources import as_image_set
 
 TILE, OVERLAP, LARGE = 512, 64, 8192
