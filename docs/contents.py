@@ -28,8 +28,8 @@ PARTS = (
         "12_semiorth", "43_alignment",
     ), "2_remember"),
     Part("III. Learn", "A network is trained on good pictures: to paint, to imitate, to tell apart.", (
-        "13_recipe", "14_loop", "15_similarity", "16_riad", "17_favae", "18_kdad", "19_synthetic", "54_receptive",
-        "20_fcdd", "66_worth",
+        "13_recipe", "14_loop", "15_similarity", "16_riad", "52_vae", "17_favae", "53_saliency", "18_kdad", "19_synthetic",
+        "54_receptive", "20_fcdd", "66_worth",
     ), "3_learn"),
     Part("IV. Compare", "What an experiment is evidence of, what watches a stream, and how it all gets faster.", (
         "22_experiment", "24_comparison", "36_uncertainty", "35_watch", "38_engines", "31_cluster", "34_your_own",

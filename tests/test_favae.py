@@ -10,7 +10,8 @@ from sklearn.base import clone
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from g100.algorithms.favae import FAVAE, VAE, Remembering, check_grids, fingerprint, kl, sampled, shares, squared, strides_of
+from g100.algorithms.favae import FAVAE, Remembering, check_grids, fingerprint, shares, strides_of
+from g100.algorithms.vae import VAE, kl, sampled, squared
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher
 from g100.foundations.lessons import Lessons, Options, own_randomness
@@ -75,7 +76,7 @@ def test_gradients_pass_through_the_draw():
 
 def naive_loss(detector: FAVAE, model: nn.Module, x: torch.Tensor, z: torch.Tensor, mean: torch.Tensor,
                log_var: torch.Tensor) -> float:  # fmt: skip
-    "Eq. 6 in numpy, sum by sum, the mean over the pictures."
+    "Eq. 1 in numpy, sum by sum, the mean over the pictures."
     painted, guesses = model.vae.decode(z)
     features, total = model.teacher(x), 0.0
     for i in range(len(x)):

@@ -22,12 +22,10 @@ from g100.algorithms.kdad import (
     direction,
     discrepancy,
     discrepancy_map,
-    guided,
-    input_gradient,
     picture_loss,
-    smooth_gradient,
     unrolled,
 )
+from g100.algorithms.saliency import guided, input_gradient, smooth_gradient
 from g100.foundations.detector import filled, load
 from g100.foundations.errors import G100Error
 from g100.foundations.features import Backbone, Teacher

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Method', 'METHODS', 'RECIPE', 'direction', 'picture_loss', 'discrepancy', 'discrepancy_map', 'stage',
-           'SlimCloner', 'PublishedCloner', 'check_taps', 'input_gradient', 'smooth_gradient', 'pass_positive',
-           'rectifiers', 'guided', 'Disagreement', 'unrolled', 'strides', 'check_parameters', 'check_batch', 'cloning',
-           'shares', 'gradients', 'draw_maps', 'explanation', 'KDAD']
+           'SlimCloner', 'PublishedCloner', 'check_taps', 'Disagreement', 'unrolled', 'strides', 'check_parameters',
+           'check_batch', 'cloning', 'shares', 'gradients', 'draw_maps', 'explanation', 'KDAD']
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #475639ac
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
@@ -23,10 +21,11 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .favae import Remembering
+from .saliency import guided, input_gradient, rectifiers, smooth_gradient
 from ..foundations.detector import Scoring, one_picture, shares_at
-from ..foundations.lessons import Judge, Lessons, generator
 from ..foundations.errors import G100Error, unknown
 from ..foundations.features import Backbone, Teacher, indices, taps, timm_name
+from ..foundations.lessons import Judge, Lessons
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.maps import full_size
 from ..foundations.overlay import canvas, opened
@@ -123,46 +122,6 @@ def check_taps(source: Callable, cloner: Callable, x: torch.Tensor) -> None:
         for i, f in enumerate(side):
             if not f.requires_grad:
                 raise G100Error(f"{who}: tap {i} is not differentiable with respect to the picture; choose other levels")
-
-# %% ../../nbs/2_algorithms/18_kdad.ipynb #8c1dcc2f
-def input_gradient(losses: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "L (B,) and its gradient by each picture, (B, 3, H, W), Eq. 7, of the losses (B,) of pictures x."
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.clone().requires_grad_()
-        value = losses(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-    return value.detach(), gradient
-
-# %% ../../nbs/2_algorithms/18_kdad.ipynb #c479c409
-def smooth_gradient(losses: Callable, x: torch.Tensor, n: int, noise: float, seed: int) -> torch.Tensor:
-    "The mean gradient (B, 3, H, W) over n copies of pictures x with Gaussian noise of standard deviation `noise`."
-    total = torch.zeros_like(x)
-    for j in range(n):
-        epsilon = torch.randn(1, *x.shape[1:], generator=generator(seed, "validation", j))
-        total += input_gradient(losses, x + noise * epsilon.to(x.device))[1]
-    return total / n
-
-# %% ../../nbs/2_algorithms/18_kdad.ipynb #cb81ff59
-def pass_positive(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-    "A forward hook: of the gradient that comes back to this output, only what is positive goes on, Eq. 8."
-    if output.requires_grad:
-        output.register_hook(lambda g: g.clamp_min(0))
-
-
-def rectifiers(*nets: nn.Module) -> list[nn.Module]:
-    "The rectifiers of these networks."
-    return [m for net in nets for m in net.modules() if isinstance(m, (nn.ReLU, nn.ReLU6))]
-
-
-@contextmanager
-def guided(*nets: nn.Module) -> Iterator[None]:
-    "Inside the block, gradients pass the rectifiers of these networks by Eq. 8."
-    hooks = [m.register_forward_hook(pass_positive) for m in rectifiers(*nets)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 # %% ../../nbs/2_algorithms/18_kdad.ipynb #19ecc53c
 Method = Literal["discrepancy", "plain", "smoothgrad", "guided"]
