@@ -88,13 +88,24 @@ def naive_loss(detector: FAVAE, model: nn.Module, x: torch.Tensor, z: torch.Tens
     return total / len(x)
 
 
+@given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=8).filter(lambda v: len(v) % 2 == 0))
+def test_a_bounded_code_is_never_less_certain_than_the_prior(given_numbers):
+    "sigma^2 = 1 / (1 + exp(-h)) whatever the encoder says: the loss stays finite, and a small variance is exp(h)."
+    free, bound = (VAE((16, 16), (), (), 2, len(given_numbers) // 2, bounded=b).eval() for b in (False, True))
+    for net in (free, bound):
+        net.encoder.forward = lambda x: torch.tensor([given_numbers]).chunk(2, dim=1)
+    h, log_var = (net(torch.zeros(1, 3, 16, 16))[3].double() for net in (free, bound))
+    assert torch.allclose(log_var.exp(), 1 / (1 + (-h).exp())) and (log_var <= 0).all()
+    assert kl(torch.zeros_like(h), log_var).isfinite().all()
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (100.0, 1.0, 2.0), (0.0, 3.0, 0.0)])
 def test_loss_is_the_sum_of_sums_of_the_paper(weights):
     names = ("pixel_weight", "feature_weight", "kl_weight")
     detector, model, (network, loss, validation_loss) = settled(**dict(zip(names, weights, strict=True)))
     x = torch.rand(3, 3, 32, 32, generator=seeded())
     with torch.no_grad():
-        mean, log_var = network.encoder(x)
+        _, _, mean, log_var = network(x)
         z = sampled(mean, log_var, seeded(5))
         drawn, at_mean = loss(network, x, seeded(5)).item(), validation_loss(network, x, seeded(5)).item()
         assert drawn == pytest.approx(naive_loss(detector, model, x, z, mean, log_var), rel=1e-5)

@@ -167,6 +167,7 @@ class FAVAE(TrainedDetector):
     pixel_weight: NonNegative = param(100.0, "weight w_x of the pixels in the loss and in the score (Eq. 1)")
     feature_weight: NonNegative = param(1.0, "weight w_phi of the features in the loss and in the score (Eq. 1)")
     kl_weight: NonNegative = param(1.0, "weight beta of the code's divergence (Eq. 1)")
+    bounded: bool = param(True, "whether the variance of a code is at most 1, that of the prior; False: any")
     backbone: str = param("lite0", "network that teaches, 'lite0' or any of timm's with features")
     weights: str | Path = param("embedded", "its weights: 'embedded', 'pretrained', 'random', or a .safetensors file")
     levels: Levels = param((2, 3), "its taps, of strides 2 to 16; level l has stride 2^(l+1)")
@@ -181,7 +182,8 @@ class FAVAE(TrainedDetector):
 
     def build(self, size: tuple[int, int]) -> PerceptualVAE:
         teacher = Teacher(Backbone(self.backbone, self.levels, self.weights), self.normalise)
-        vae = VAE(size, teacher.channels, teacher.strides, self.width, self.z).to(memory_format=torch.channels_last).eval()
+        vae = VAE(size, teacher.channels, teacher.strides, self.width, self.z, self.bounded)
+        vae = vae.to(memory_format=torch.channels_last).eval()
         check_grids(teacher, vae, size, self.backbone)
         return PerceptualVAE(teacher, vae, self.pixel_weight, self.feature_weight)
 
@@ -221,6 +223,7 @@ RECIPE = {  # a parameter's value in `paper()`, and whose it is
     "standardise": (False, "unofficial port"), "normalise": (False, "unofficial port"), "image_size": (128, "unofficial port"),
     "z": (100, "unofficial port"), "width": (128, "unofficial port"),
     "pixel_weight": (1.0, "unofficial port"), "feature_weight": (1.0, "unofficial port"), "kl_weight": (1.0, "unofficial port"),
+    "bounded": (False, "unofficial port"),
     "epochs": (100, "unofficial port"), "train_batch": (64, "unofficial port"), "optimizer": ("adam", "unofficial port"),
     "learning_rate": (5e-3, "unofficial port"), "schedule": ("constant", "unofficial port"),
     "weight_decay": (1e-5, "unofficial port"), "validation": (0.2, "unofficial port: chooses the epoch"),

@@ -88,11 +88,13 @@ class Decoder(nn.Module):
 
 # %% ../../nbs/2_algorithms/52_vae.ipynb #80ff2abf
 class VAE(nn.Module):
-    "Pictures (B, 3, H, W) -> paintings, guesses of features with these channels at these strides, means, log-variances."
+    """Pictures (B, 3, H, W) -> paintings, guesses of features with these channels at these strides, means, log-variances;
+    bounded: no variance of a code is above the prior's, 1."""
 
-    def __init__(self, size: tuple[int, int], channels: Sequence[int], strides: Sequence[int], width: int = 128, z: int = 100):
+    def __init__(self, size: tuple[int, int], channels: Sequence[int], strides: Sequence[int], width: int = 128, z: int = 100,
+                 bounded: bool = False):  # fmt: skip
         super().__init__()
-        grid = (size[0] // 16, size[1] // 16)
+        self.bounded, grid = bounded, (size[0] // 16, size[1] // 16)
         self.encoder, self.decoder, self.strides = Encoder(grid, width, z), Decoder(grid, width, z), tuple(strides)
         pairs = [(self.decoder.offers[stride], c) for stride, c in zip(strides, channels, strict=True)]
         self.adapters = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, b, 1)) for a, b in pairs)
@@ -104,5 +106,6 @@ class VAE(nn.Module):
 
     def forward(self, x: torch.Tensor, random: torch.Generator | None = None):
         mean, log_var = self.encoder(x)
+        log_var = nn.functional.logsigmoid(log_var) if self.bounded else log_var
         painted, features = self.decode(mean if random is None else sampled(mean, log_var, random))
         return painted, features, mean, log_var
