@@ -24,7 +24,7 @@ PARTS = (
         "07_calibration", "42_scores", "45_lessons", "08_detector",
     ), "1_see_and_measure"),
     Part("II. Remember", "Nothing is trained. Good patches are kept, or their means and spreads, and distance is all.", (
-        "09_coreset", "10_neighbors", "11_patchcore", "50_subspace", "51_gaussians",
+        "09_coreset", "48_merging", "10_neighbors", "11_patchcore", "49_bank", "50_subspace", "51_gaussians",
         "12_semiorth", "43_alignment",
     ), "2_remember"),
     Part("III. Learn", "A network is trained on good pictures: to paint, to imitate, to tell apart.", (

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from g100.algorithms import patchcore
+from g100.algorithms import bank
 from g100.algorithms.patchcore import PatchCore
 from g100.algorithms.riad import RIAD
 from g100.algorithms.semiorth import SemiOrthogonal
@@ -573,7 +573,7 @@ def test_a_worker_that_thins_is_killed_and_the_fit_is_that_of_one_machine(tmp_pa
     "A cluster of two worker processes; one is killed while it has a block, the other one does it again."
     from distributed import LocalCluster
 
-    monkeypatch.setattr(patchcore, "SHARD", 1)
+    monkeypatch.setattr(bank, "SHARD", 1)
     for i, picture in enumerate(pictures(40, 64)):
         Image.fromarray(picture).save(tmp_path / f"{i:02d}.png")
     parameters = {"backbone": "resnet18", "weights": "random", "image_size": 64, "coreset_ratio": 0.05, "batch_size": 4}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from g100.algorithms import coreset as module
-from g100.algorithms.coreset import Summary, k_center_greedy, merged, project
+from g100.algorithms.coreset import k_center_greedy, project
+from g100.algorithms.merging import Summary, merged
 from g100.foundations.errors import G100Error
 
 
@@ -200,7 +201,7 @@ def pieces(X, blocks, k):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(4, 10), st.integers(1, 3), st.integers(1, 4), st.integers(0, 10**6), st.booleans())
 def test_merged_and_reduced_within_the_certificate_and_four_times_the_optimum(N, n, m, seed, sorted_by_place):
-    "Theorem 3 against brute force over all centres that are points, in float64."
+    "The theorem of merge and reduce against brute force over all centres that are points, in float64."
     g = torch.Generator().manual_seed(seed)
     X = (torch.randn(N, 2, generator=g) * torch.tensor([1.0, 5.0])).double()
     order = X[:, 1].argsort() if sorted_by_place else torch.randperm(N, generator=g)

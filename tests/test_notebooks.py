@@ -119,7 +119,7 @@ def test_readme_is_what_the_index_says():
     assert notebooks.readme() == (ROOT / "README.md").read_text()
 
 
-LONG = {"11_patchcore", "12_semiorth", "16_riad", "17_favae", "18_kdad", "20_fcdd", "52_vae"}  # minutes
+LONG = {"11_patchcore", "49_bank", "12_semiorth", "16_riad", "52_vae", "17_favae", "18_kdad", "20_fcdd"}  # minutes
 LONG |= {"23_report", "24_comparison", "30_console", "34_your_own", "35_watch", "38_engines", "43_alignment"}
 LONG |= {"1_see_and_measure", "2_remember", "3_learn", "4_compare"}  # solutions of more than 20 s
 RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters() + solutions()]

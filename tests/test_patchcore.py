@@ -14,21 +14,12 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from g100 import PatchCore, load
-from g100.algorithms import patchcore
-from g100.algorithms.coreset import Summary, k_center_greedy
+from g100.algorithms import bank, patchcore
+from g100.algorithms.bank import fit_bytes, projected_dim, remembered, thinned
+from g100.algorithms.coreset import k_center_greedy
+from g100.algorithms.merging import Summary
 from g100.algorithms.neighbors import Neighbors
-from g100.algorithms.patchcore import (
-    PatchMemory,
-    fit_bytes,
-    origin_of,
-    patch_features,
-    picked,
-    pool_patches,
-    projected_dim,
-    remembered,
-    reweight,
-    thinned,
-)
+from g100.algorithms.patchcore import PatchMemory, origin_of, patch_features, picked, pool_patches, reweight
 from g100.foundations.errors import G100Error
 from g100.foundations.lessons import Judge, Lessons, Options, folds, judged, split
 from g100.foundations.sources import as_image_set
@@ -166,7 +157,7 @@ def test_an_interrupted_fit_leaves_the_old_detector(fitted, monkeypatch):
 
     detector, x = copy.deepcopy(fitted), spotted(2, 64)[0]
     before, record = detector.score_samples(x), detector.fitted_
-    monkeypatch.setattr("g100.algorithms.patchcore.k_center_greedy", interrupted)
+    monkeypatch.setattr("g100.algorithms.bank.k_center_greedy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         detector.fit(pictures(8, 64, seed=4))
     assert detector.fitted_ is record
@@ -311,7 +302,7 @@ def test_in_blocks_every_picture_asked_is_judged_by_a_bank_of_the_others():
 
 
 def test_of_many_pictures_a_sample_is_asked(monkeypatch):
-    monkeypatch.setattr(patchcore, "ASKED", (10, 20))
+    monkeypatch.setattr(bank, "ASKED", (10, 20))
     X = pictures(60, 64)
     detector = PatchCore(**SETTINGS, max_memory=LITTLE, coreset_ratio=0.02).fit(X, device="cpu")
     n = detector.counts_["calibration"]
@@ -576,7 +567,7 @@ def test_an_update_that_breaks_off_leaves_the_old_detector(where, problem, monke
     def breaks(*args, **kwargs):
         raise problem
 
-    monkeypatch.setattr(patchcore, where, breaks)
+    monkeypatch.setattr(bank, where, breaks)
     with pytest.raises(problem):
         detector.partial_fit(pictures(6, 64, seed=5), keep_size=where in ("renewed", "recorded"))
     assert detector.fitted_ is record and same(numbers(detector), before)
@@ -600,8 +591,8 @@ def mailed(work, calls):
 @pytest.mark.parametrize("name", some_slow(["plain", "split", "wide", "tiles", "pad", "reweighted"], {"wide", "pad", "split"}))
 def test_machines_together_say_what_one_says_with_the_same_blocks(name, monkeypatch):
     parameters = SOME[name] | ({"max_memory": 0.0025} if name == "split" else {})
-    monkeypatch.setattr(patchcore, "SHARD", 3 if "tile" in parameters else 1)
-    monkeypatch.setattr(patchcore, "AGAIN", 1)
+    monkeypatch.setattr(bank, "SHARD", 3 if "tile" in parameters else 1)
+    monkeypatch.setattr(bank, "AGAIN", 1)
     X = uneven(34) if "framing" in parameters else pictures(34, 64)
     kinds = SETTINGS | {"coreset_ratio": 0.05, "max_memory": 0.0035} | parameters
     here = PatchCore(**kinds).fit(X, device="cpu")

@@ -28,7 +28,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from g100.algorithms import gaussians, patchcore, semiorth
+from g100.algorithms import bank, gaussians, patchcore, semiorth
 from g100.algorithms.favae import fingerprint
 from g100.foundations.calibration import Calibration
 from g100.foundations.detector import Detector, built, joined
@@ -70,7 +70,7 @@ def record(judge: Judge, raw: torch.Tensor, method: str) -> Calibration:
 
 def by_patchcore(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iterator[Found]]:
     "Deals of given, taught, held-out and new pictures: the calibrations by both methods, and what follows."
-    features, seen = patchcore.remembered(detector, judge.model, lessons)
+    features, seen = bank.remembered(detector, judge.model, lessons)
     memory = patchcore.PatchMemory(judge.model.backbone)
 
     def near(which) -> torch.Tensor:
@@ -78,10 +78,10 @@ def by_patchcore(detector, judge: Judge, lessons: Lessons) -> Callable[..., Iter
 
     def dealt(given, taught, held, fresh, seed: int) -> Iterator[Found]:
         detector.seed, flat = seed, features[taught].flatten(0, 2)
-        patchcore.thinned(detector, memory, flat, flat, round(detector.coreset_ratio * len(flat)))
+        bank.thinned(detector, memory, flat, flat, round(detector.coreset_ratio * len(flat)))
         yield record(judge, near(held), "split"), *read(judge, near(fresh))
         parts = [torch.from_numpy(part) for part in folds(len(given), seed)]
-        said = zip(parts, patchcore.told_across(detector, memory, features[given], seen[given], parts), strict=True)
+        said = zip(parts, bank.told_across(detector, memory, features[given], seen[given], parts), strict=True)
         rows = [(which, raw) for which, (raw, _) in said]
         raws = torch.cat([raw for _, raw in rows])[torch.cat([which for which, _ in rows]).argsort()]
         yield record(judge, raws, "cross"), *read(judge, near(fresh))

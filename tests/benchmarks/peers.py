@@ -65,12 +65,12 @@ def timed(seconds: dict, name: str, work):
 
 def by_g100(folder: Path, weights: str, seconds: dict) -> tuple[np.ndarray, np.ndarray, dict]:
     "Scores (N,) and maps (N, H, W) of the test pictures, the good ones first."
-    from g100.algorithms import patchcore
+    from g100.algorithms import bank, patchcore
     from g100.foundations.layouts import load_data
 
     data = load_data(f"mvtec:{folder}")
     test = data.test[np.argsort(data.test.labels, kind="stable")]
-    patchcore.thinned = timed(seconds, "coreset", patchcore.thinned)
+    bank.thinned = timed(seconds, "coreset", bank.thinned)
     detector = patchcore.PatchCore(backbone="resnet18", weights=weights, image_size=SIZE, levels=(2, 3), coreset_ratio=RATIO,
                                    image_score="reweighted", n_neighbors=NEIGHBOURS)  # fmt: skip
     timed(seconds, "fit", detector.fit)(data.train, device="cpu")

@@ -124,8 +124,10 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
     "CPU seconds of the greedy of everything and of merge and reduce, by the number of patches; whether the latter is faster."
     import torch
 
-    from g100.algorithms.coreset import Summary, k_center_greedy, merged
-    from g100.algorithms.patchcore import PART, PatchCore
+    from g100.algorithms.bank import PART
+    from g100.algorithms.coreset import k_center_greedy
+    from g100.algorithms.merging import Summary, merged
+    from g100.algorithms.patchcore import PatchCore
     from g100.foundations.lessons import Lessons, Options
     from g100.foundations.sources import as_image_set
 
