@@ -203,7 +203,7 @@ def test_accelerate_launches_the_command():
 def test_the_page_on_clusters_shows_a_job_that_dask_jobqueue_writes():
     "The script of the page, up to the point where it would submit something."
     pytest.importorskip("dask_jobqueue")
-    cells = read(NBS / "3_experiments" / "31_cluster.ipynb").cells
+    cells = read(NBS / "3_experiments" / "39_cluster.ipynb").cells
     script = next(part for cell in cells for part in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL))
     before, submits, _ = script.replace("8786", "0").partition("cluster.scale")
     names = {}

@@ -40,6 +40,8 @@ def test_every_chapter_stands_in_exactly_one_part():
     told = Counter(stem for part in PARTS for stem in part.chapters)
     assert told == Counter(path.stem for path in BOOK)
     assert PARTS[0].chapters[0] == "00_overview"
+    numbers = [stem[:2] for part in PARTS for stem in part.chapters]
+    assert numbers == [f"{n:02d}" for n in range(len(numbers))], "a chapter's number is its place for the reader"
 
 
 def test_every_part_has_its_solutions():
@@ -298,8 +300,8 @@ def test_every_page_shows_its_mathematics_and_fits_a_telephone(tab_at, served, p
     assert not wrong, "\n".join(wrong)
 
 
-READ = ("index", "contents", "00_overview", "2_algorithms/11_patchcore", "2_algorithms/11_patchcore.zh", "zh/glossary",
-        "1_foundations/08_detector", "1_foundations/40_page", "2_algorithms/09_coreset", "api/index",
+READ = ("index", "contents", "00_overview", "2_algorithms/16_patchcore", "2_algorithms/16_patchcore.zh", "zh/glossary",
+        "1_foundations/12_detector", "1_foundations/54_page", "2_algorithms/13_coreset", "api/index",
         "api/algorithms.patchcore", "student", "solutions/1_see_and_measure")  # fmt: skip
 
 
@@ -328,7 +330,7 @@ def test_search_and_folds_work(tab_at, served):
     opened(tab, f"{served}search.html?q=coreset")
     tab.wait_for_selector("#search-results a")
     assert "coreset" in tab.locator("#search-results").inner_text().lower()
-    opened(tab, f"{served}2_algorithms/11_patchcore.html")
+    opened(tab, f"{served}2_algorithms/16_patchcore.html")
     fold = tab.locator("details", has_text="How the figure is drawn").first
     code = fold.locator("pre")
     assert not code.is_visible()
@@ -340,7 +342,7 @@ def test_search_and_folds_work(tab_at, served):
 def test_a_slider_moves_its_picture_and_not_the_page(tab_at, served):
     "By the keys that elsewhere on a page lead to its neighbours."
     tab = tab_at(420)
-    opened(tab, f"{served}2_algorithms/09_coreset.html")
+    opened(tab, f"{served}2_algorithms/13_coreset.html")
     address, said, image = tab.url, tab.locator("figure[id^=flip] span"), tab.locator("figure[id^=flip] img")
     tab.get_by_role("slider", name="Number of centres").focus()
     seen = [(said.inner_text(), image.get_attribute("src"))]

@@ -86,7 +86,7 @@ def judged_twice(detector: Detector, x: np.ndarray) -> Inspection:
 
 def seventh() -> str:
     "The file that chapter 34 writes: an algorithm from outside."
-    cells = [cell.source for cell in read(NBS / "3_experiments" / "34_your_own.ipynb").cells]
+    cells = [cell.source for cell in read(NBS / "3_experiments" / "40_your_own.ipynb").cells]
     return "\n".join(cell.partition("\n")[2] for cell in cells if cell.startswith("%%writefile"))
 
 
