@@ -35,16 +35,14 @@ import g100
 from .cluster import spread_over
 from ..foundations.checkpoint import read_checkpoint
 from ..foundations.detector import Detector, Inspection, algorithm, worst_seen
-from ..foundations.lessons import warn_of_shared
 from ..foundations.errors import G100Error, escaped, needs
 from ..foundations.folders import naming, write_text
 from ..foundations.layouts import DataSet, load_data
+from ..foundations.lessons import warn_of_shared
 from ..foundations.loop import TrainedDetector
 from ..foundations.maps import IMAGE_SCORES, image_score
-from ..foundations.overlay import as_uint8, overlay
 from ..foundations.metrics import at_threshold, auroc, average_precision, f1_max
-from ..foundations.pictures import ImageSet, image_size
-from ..foundations.folders import naming, write_text
+from ..foundations.overlay import as_uint8, overlay
 from g100.foundations.page import (
     files_of,
     frame_of,
@@ -58,8 +56,8 @@ from g100.foundations.page import (
     write_page,
 )
 from ..foundations.pictures import ImageSet, image_size
-from ..foundations.sources import is_image, readable
 from ..foundations.regions import PIXEL_SCORES, pixel_scores, regions_at
+from ..foundations.sources import is_image, readable
 from ..foundations.views import View, ahead
 
 # %% ../../nbs/3_experiments/34_experiment.ipynb #b4fd11ba
