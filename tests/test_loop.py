@@ -481,7 +481,7 @@ def test_resume_knows_whose_checkpoint_it_is(tmp_path):
                                                                           resume=True))  # fmt: skip
 
 
-def test_a_validation_loss_that_overflows_is_a_gap_in_a_history_that_can_be_saved(tmp_path):
+def test_a_validation_loss_that_overflows_is_a_gap_in_a_history_that_can_be_saved():
     "Batch norm's averages can lag behind its batches: one epoch's loss was infinite, and a whole fit could not be saved."
     epochs = []
 

@@ -33,7 +33,7 @@ SETTINGS = [
     ("Z", "16", {"z": 16}), ("Z", "400", {"z": 400}),
     ("width", "8", {"width": 8}), ("width", "32", {"width": 32}),
 ]  # fmt: skip
-FORMER = {"image_size": 128, "studentise": False}  # the defaults with which the rows were made
+FORMER = {"image_size": 128, "studentise": False, "bounded": False}  # the defaults with which the rows were made
 SCHEDULES = [
     (f"rate {rate:g}, batches of {size}", f"{n} epochs", {"learning_rate": rate, "train_batch": size, "epochs": n})
     for rate, size, n in ((1e-3, 8, 10), (1e-3, 8, 40), (2.5e-4, 8, 80), (2e-3, 16, 20), (2e-3, 16, 80))
