@@ -505,11 +505,13 @@ def test_the_table_is_filled_from_benchmarks_and_from_single_experiments(tmp_pat
     with opened(tmp_path / "grid", cells):
         write_row(tmp_path / "grid" / "cells" / cells[0].name, "a", 0, backbone=None)  # the other one has not finished
     write_row(tmp_path / "alone", "c", 3, backbone="big")
-    results_table.main([tmp_path / "grid", tmp_path / "alone"])
+    results_table.main([str(tmp_path / "grid"), str(tmp_path / "alone")])
     assert [(r["cell"], r["seed"]) for r in read_rows(tmp_path / "results.csv")] == [("a-elpv-mono-0", 0), ("alone", 3)]
     assert "2 rows" in capsys.readouterr().out
+    results_table.main(["--into", "starts", str(tmp_path / "alone")])
+    assert [r["cell"] for r in read_rows(tmp_path / "starts.csv")] == ["alone"]
     (tmp_path / "empty").mkdir()
-    assert "neither a benchmark" in line_of(lambda: results_table.main([tmp_path / "empty"]))
+    assert "neither a benchmark" in line_of(lambda: results_table.main([str(tmp_path / "empty")]))
 
 
 # --- the comparison ---

@@ -3,14 +3,17 @@
     g100 benchmark --algorithms riad,kdad --data elpv:mono --seeds 0,1,2 --out FOLDER
     python -m tests.benchmarks.table FOLDER [FOLDER ...]     take the rows of benchmarks (or of single `g100 run`s)
     python -m tests.notebooks refresh nbs/index.ipynb nbs/00_overview.ipynb
+    python -m tests.benchmarks.table --into starts FOLDER ...    nbs/results/starts.csv instead: networks that have not learnt,
+                                                             `--set epochs=1 --set learning_rate=1e-12`; one epoch at no rate
+                                                             leaves the weights, and fills in what batch norm divides by
 
 A new row takes the place of the old one of the same algorithm, data set, backbone and seed. What was computed with other
 parameters, or on other pictures, never stays beside it in one line of a table: such old rows are dropped, and named.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from g100.experiments.table import flat, groups, read_rows, rows_of, write_rows
@@ -54,21 +57,24 @@ def merged(old: list[dict], new: list[dict]) -> tuple[list[dict], list[str]]:
     return order, dropped
 
 
-def main(folders: Iterator[Path]) -> None:
-    rows = read_rows(RESULTS) if RESULTS.exists() else []
-    for folder in folders:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--into", default=RESULTS.stem)
+    args = parser.parse_args(arguments)
+    file = RESULTS.with_stem(args.into)
+    rows = read_rows(file) if file.exists() else []
+    for folder in args.folders:
         rows, dropped = merged(rows, found(folder))
         for name in dropped:
             print(f"dropped {name}: {folder} has that line with other parameters")
-    write_rows(RESULTS, rows)
+    write_rows(file, rows)
     counts = (f"{len(same)} of {name}" for (name,), same in groups(rows, "algorithm").items())
-    print(f"{len(rows)} rows in {RESULTS.name}: {', '.join(counts)}")
+    print(f"{len(rows)} rows in {file.name}: {', '.join(counts)}")
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        sys.exit(__doc__)
     try:
-        main(map(Path, sys.argv[1:]))
+        main()
     except G100Error as error:
         sys.exit(str(error))
