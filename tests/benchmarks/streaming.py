@@ -5,11 +5,12 @@
     python -m tests.benchmarks.streaming --patches 125000 500000            merge and reduce against the greedy of everything
     python -m tests.benchmarks.streaming --update                           partial_fit of 100 pictures into a bank of 10,000
 
-The pictures are seeded crops and mirrorings of good solar cells, written once to DIR and found there again. Each way runs in a
-process of its own, one after the other: features alone; a fit in blocks under --max-memory; with --whole a fit at once. Times
-are the processor's, which other work on the machine disturbs least; the peak is VmHWM, the process's largest resident memory.
-The targets: at most 4 GB and 1.25 times the features alone; AUROC lower by at most 0.003; merge and reduce not slower from
-500,000 patches on; an update at most 1.5 times the features of its pictures. Exit code 1 when one is missed.
+What the first finds stands in nbs/results/streaming.csv. The pictures are seeded crops and mirrorings of good solar cells,
+written once to DIR and found there again. Each way runs in a process of its own, one after the other: features alone; a fit
+in blocks under --max-memory; with --whole a fit at once. Times are the processor's, which other work on the machine disturbs
+least; the peak is VmHWM, the process's largest resident memory. The targets: at most 4 GB and 1.25 times the features alone;
+AUROC lower by at most 0.003; merge and reduce not slower from 500,000 patches on; an update at most 1.5 times the features of
+its pictures. Exit code 1 when one is missed.
 """
 
 import argparse
@@ -83,6 +84,19 @@ def alone(way: str, folder: Path, n: int, max_memory: float, threads: int) -> di
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def written(rows: list[dict]) -> None:
+    "Take rows into the table, in the place of older ones of the same way, number of pictures and limit of memory."
+    from g100.experiments.table import read_rows, write_rows
+    from tests.benchmarks.common import RESULTS
+
+    def key(row: dict) -> tuple:
+        return row["way"], row["pictures"], row["max_memory"]
+
+    file, new = RESULTS / "streaming.csv", {key(row): row for row in rows}
+    old = {key(row): row for row in read_rows(file)} if file.exists() else {}
+    write_rows(file, [row for _, row in sorted((old | new).items())])
+
+
 def by_number(counts: list[int], folder: Path, max_memory: float, threads: int, whole: bool) -> bool:
     "Time and memory by the number of pictures; whether the targets are met at the largest."
     met, ways = True, ("features", "blocks", "whole") if whole else ("features", "blocks")
@@ -96,6 +110,10 @@ def by_number(counts: list[int], folder: Path, max_memory: float, threads: int, 
             more = ", ".join(f"{k} {v:.5g}" for k, v in row.items() if k not in ("seconds", "peak_mb"))
             numbers = f"{row['seconds']:8.1f}{ratio:12.2f}{1e3 * row['seconds'] / n:14.1f}{row['peak_mb']:9.0f}"
             print(f"{n:8} {way:9}{numbers}  {more}", flush=True)
+        told = {"side": SIDE, "threads": threads, "max_memory": max_memory}
+        told |= {"bytes_a_picture": sum(file.stat().st_size for file in cells(folder, n)) // n}
+        short = {way: {k: float(f"{v:.5g}") for k, v in row.items()} for way, row in rows.items()}
+        written([{"way": way, "pictures": n} | told | row for way, row in short.items()])
         met = rows["blocks"]["seconds"] <= 1.25 * rows["features"]["seconds"] and rows["blocks"]["peak_mb"] <= 4096
     return met
 
