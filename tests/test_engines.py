@@ -1,6 +1,7 @@
 "Engines, exported models and judging without torch: the same verdicts, and one line for whatever is wrong with a folder."
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -272,7 +273,7 @@ def test_inspect_refuses_a_bad_exported_folder_in_one_line(within, copy, photos,
         (copy / "exported.json").write_text(bad)
         says("cannot be opened as an exported model", word)
     (copy / "exported.json").write_text(card)
-    for change in ({"batch_size": 0}, {"batch_size": -3}, {"format": 2}, {"precision": None, "engine": "torch"}):
+    for change in ({"batch_size": 0}, {"batch_size": -3}, {"format": 3}, {"precision": None, "engine": "torch"}):
         resealed(copy, **change)
         says("cannot be opened")
         (copy / "exported.json").write_text(card)
@@ -451,7 +452,10 @@ def test_maps_are_read_and_laid_the_same_without_torch():
     np.testing.assert_allclose(scores, image_score(part, "max").numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{"tile": 40, "overlap": 8, "image_size": 32}, {"framing": "pad"}])
+CROPS, PADDED = {"tile": 40, "overlap": 8, "image_size": 32}, {"framing": "pad"}
+
+
+@pytest.mark.parametrize("how", [CROPS, PADDED, PADDED | {"studentise": True}])
 def test_crops_and_padded_pictures_are_judged_the_same(how, tmp_path):
     wide = np.pad(SEEN, ((0, 0), (0, 0), (0, 23), (0, 0)), mode="reflect")
     model = MeanPicture(**{"image_size": 48} | how).fit(wide[:8], device="cpu")
@@ -460,7 +464,32 @@ def test_crops_and_padded_pictures_are_judged_the_same(how, tmp_path):
     old, new = model.inspect(wide), load_exported(tmp_path / "out").inspect(wide)
     np.testing.assert_allclose(new.score, old.score, rtol=1e-4)
     assert new.map.shape == old.map.shape and (new.is_anomalous == old.is_anomalous).mean() > 0.9
-    np.testing.assert_allclose(new.map, old.map, atol=1e-4)
+    np.testing.assert_allclose(new.map, old.map, rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_usual_lies_beside_the_graph_of_padded_pictures(tmp_path):
+    model = MeanPicture(image_size=48, studentise=True, **PADDED).fit(SEEN, device="cpu")
+    made = runtime.exported_from(model, "onnx", "fp32", None)
+    folder = write_exported(replace(made, card=dict(made.card) | {"certificate": {}}), tmp_path / "out")
+    assert (folder / "usual.npy").stat().st_size == 128 + 8 * 48 * 48
+    good = np.load(folder / "usual.npy")
+    np.testing.assert_array_equal(good[1], model.fitted_.judge.usual.spread.numpy())
+    wrong = [np.zeros_like(good), good[:1], good.astype(np.float64), good[:, :-1], np.full_like(good, np.nan)]
+    for bad in [*(file_of(array) for array in wrong), b"", file_of(np.array([{}]), allow_pickle=True)]:
+        (folder / "usual.npy").write_bytes(bad)
+        assert "usual.npy was altered" in line_of(load_exported, folder)
+        hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("graph.onnx", "usual.npy")}
+        resealed(folder, graph=hashes)
+        line_of(load_exported, folder)
+        resealed(folder, graph=hashes | {"usual.npy": hashlib.sha256(file_of(good)).hexdigest()})
+    (folder / "usual.npy").write_bytes(file_of(good))
+    assert load_exported(folder).inspect(SEEN).map.shape == model.inspect(SEEN).map.shape
+
+
+def file_of(array: np.ndarray, **options) -> bytes:
+    "The array as a .npy file."
+    np.save(file := io.BytesIO(), array, **options)
+    return file.getvalue()
 
 
 @given(st.integers(1, 3000), st.floats(0.001, 0.999))
