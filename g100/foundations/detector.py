@@ -56,12 +56,12 @@ from g100.foundations.lessons import (
 from .maps import IMAGE_SCORES, tile_starts
 from .parameters import Count, Declared, Disk, Rate, Side, Size, Spread, Whole, check_values, param
 from .pictures import ImageSet, decoded, image_size
-from .sources import as_image_set
 from .runtime import FILES, Exported, Inspection, Scoring, export, plotted
 from .runtime import joined as joined
 from .runtime import painted as painted
 from .runtime import stacked as stacked
 from .scores import Usual
+from .sources import as_image_set
 from .store import canonical, read_model, write_model
 from .views import View, batches, content
 
