@@ -26,8 +26,8 @@ from .experiment import ready_detector
 from .report import experiment
 from ..foundations.detector import MOVED, algorithm, check_names
 from ..foundations.errors import G100Error, mishap, unknown
-from ..foundations.layouts import SPECS, load_data
 from ..foundations.folders import beside, locked, write_text
+from ..foundations.layouts import SPECS, load_data
 
 # %% ../../nbs/3_experiments/49_grid.ipynb #d13f2498
 @dataclass(frozen=True, kw_only=True)
