@@ -98,12 +98,23 @@ def lighter(output):
     return output
 
 
+def joined(outputs: list) -> list:
+    "The outputs without what was said on stderr; what came on stdout in pieces, as it does where a cell is slow, in one."
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stdout" and kept and kept[-1].get("name") == "stdout":
+            kept[-1]["text"] += output["text"]
+        elif output.get("name") != "stderr":
+            kept.append(output)
+    return kept
+
+
 def refresh(path: Path) -> None:
     "Store fresh outputs in a notebook, cell by cell (papermill's own metadata stays out), clean it and stamp it."
     nb, executed = read(path), {cell.id: cell for cell in run(path, arguments=SHARP).cells}
     for cell in nb.cells:
         if cell.cell_type == "code":
-            cell.outputs = [lighter(o) for o in executed[cell.id].outputs if o.get("name") != "stderr"]
+            cell.outputs = list(map(lighter, joined(executed[cell.id].outputs)))
             cell.execution_count = None
     nb.metadata["g100"] = {"executed": code_hash(nb), "below": freshness.stamp(nb)}
     nbformat.write(nb, path)

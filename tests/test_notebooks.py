@@ -131,6 +131,15 @@ def test_notebook_runs(path):
     notebooks.run(path)
 
 
+def test_what_is_printed_in_pieces_is_stored_in_one():
+    def said(name: str, text: str) -> dict:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    shown = {"output_type": "display_data"}
+    pieces = [said("stdout", "a\n"), said("stderr", "w"), said("stdout", "b\n"), shown, said("stdout", "c\n")]
+    assert notebooks.joined(pieces) == [said("stdout", "a\nb\n"), shown, said("stdout", "c\n")]
+
+
 def drawn(with_pixels: bool) -> dict:
     "What a notebook's kernel stores of a small figure: a PNG of two pixels for one, and an SVG."
     figure, axis = plt.subplots(figsize=(2, 1))
