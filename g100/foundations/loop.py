@@ -23,12 +23,12 @@ from torch import nn
 
 from .checkpoint import FREE, read_checkpoint, restore, write_checkpoint
 from .detector import AFTERWARDS, Detector
-from .lessons import Lessons, Options, generator, good_only, own_randomness, pick_device
 from .errors import G100Error, bar, needs
 from .features import Backbone
-from .sources import as_image_set
+from .lessons import Lessons, Options, generator, good_only, own_randomness, pick_device
 from .parameters import Count, NonNegative, Positive, Share, param
 from .recipe import OPTIMIZERS, SCHEDULES, Pictures, Recipe, flips
+from .sources import as_image_set
 from .store import digest
 
 if TYPE_CHECKING:
