@@ -29,6 +29,7 @@ from .merging import Summary, certified, merged
 from .neighbors import Neighbors
 from ..foundations.calibration import Calibration
 from ..foundations.detector import Detector, afterwards, begun_elsewhere, changes
+from ..foundations.errors import G100Error, escaped
 from g100.foundations.lessons import (
     FOLDS,
     Fitted,
@@ -42,7 +43,6 @@ from g100.foundations.lessons import (
     recorded,
     split,
 )
-from ..foundations.errors import G100Error, escaped
 from ..foundations.pictures import ImageSet
 
 # %% ../../nbs/2_algorithms/17_bank.ipynb #da18b4a8

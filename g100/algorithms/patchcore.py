@@ -27,8 +27,8 @@ from g100.algorithms.bank import (
 from .coreset import project
 from .neighbors import Neighbors
 from ..foundations.detector import Detector, enough_memory
-from ..foundations.lessons import Fitted, Lessons, Options, good_only, pick_device
 from ..foundations.features import Backbone
+from ..foundations.lessons import Fitted, Lessons, Options, good_only, pick_device
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Ratio, Size, param
 from ..foundations.sources import as_image_set
 
