@@ -17,9 +17,9 @@ from torch import nn
 
 from .alignment import Pooled
 from .subspace import embed
-from ..foundations.lessons import Lessons
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.lessons import Lessons
 
 # %% ../../nbs/2_algorithms/19_gaussians.ipynb #d49e28dd
 def accumulate(mean: torch.Tensor, scatter: torch.Tensor, seen: int, z: torch.Tensor) -> int:

@@ -36,13 +36,13 @@ from g100.algorithms.gaussians import (
 )
 from .subspace import haar
 from ..foundations.detector import Detector, afterwards, begun_elsewhere, changes
-from ..foundations.lessons import Fitted, Judge, Lessons, Options, calibrated, crossed, good_only, pick_device
 from ..foundations.errors import G100Error
 from ..foundations.features import Backbone
+from ..foundations.lessons import Fitted, Judge, Lessons, Options, calibrated, crossed, good_only, pick_device
 from ..foundations.parameters import Count, Levels, Odd, Positive, Rate, Size, param
-from ..foundations.views import batches
 from ..foundations.pictures import ImageSet, image_size
 from ..foundations.sources import as_image_set, readable
+from ..foundations.views import batches
 
 # %% ../../nbs/2_algorithms/20_semiorth.ipynb #0d6969b5
 def announce(detector: "SemiOrthogonal", images: int, positions: int, verbose: bool) -> None:
