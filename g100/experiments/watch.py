@@ -15,8 +15,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..foundations.detector import Detector, Inspection, built, stacked
-from ..foundations.lessons import Judge, Lessons, Options, across, good_only, kept_of, pick_device, recorded
 from ..foundations.errors import G100Error, unknown
+from ..foundations.lessons import Judge, Lessons, Options, across, good_only, kept_of, pick_device, recorded
 from ..foundations.overlay import segment
 from ..foundations.sources import as_image_set
 
