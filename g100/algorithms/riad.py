@@ -16,8 +16,8 @@ from torch import nn
 
 from .similarity import gms_scales, msgms, msgms_loss, ssim_loss
 from ..foundations.detector import one_picture, shares_at
-from ..foundations.lessons import Lessons, generator
 from ..foundations.errors import G100Error
+from ..foundations.lessons import Lessons, generator
 from ..foundations.loop import Objective, TrainedDetector
 from ..foundations.overlay import canvas
 from ..foundations.parameters import Channels, Count, NonNegative, Positive, Side, Size, param
