@@ -44,7 +44,7 @@ def pseudo_huber(z: torch.Tensor) -> torch.Tensor:
 
 
 def log1mexp(h: torch.Tensor) -> torch.Tensor:
-    "log(1 - exp(-h)) for h >= 0; h below 1e-12 counts as that, which keeps value and slope finite."
+    "log(1 - exp(-h)) for h >= 0; 1e-12 is added to h, which keeps value and slope finite."
     return torch.log(-torch.expm1(-(h + 1e-12)))
 
 # %% ../../nbs/2_algorithms/32_fcdd.ipynb #0bbe5962
@@ -226,7 +226,7 @@ def outlined(image: torch.Tensor, mask: np.ndarray, color: tuple[float, float, f
 
 @torch.inference_mode()
 def explained(fitted: Fitted, x: torch.Tensor, kind: str) -> "Figure":
-    "A picture (1, 3, H, W), its coarse map, the map, and what is marked; below, spoilt pictures of that kind that taught."
+    "A picture (1, 3, H, W), its coarse map, the map, and what is marked; below, spoilt pictures of that kind, as they teach."
     figure, (low, high) = canvas(7.4, 4.4), fitted.calibration.color_range
     coarse, maps = pseudo_huber(fitted.model.z(x))[0].cpu(), fitted.judge(x)[0].cpu()
     marked = segment(maps, fitted.calibration.pixel_threshold, fitted.scoring.opening)[0]
@@ -337,7 +337,7 @@ class FCDD(TrainedDetector):
         return x, truth
 
     def explain(self, X) -> "Figure":
-        "One picture, its coarse map, the map, and what is marked; below, some of the synthetic anomalies that taught."
+        "One picture, its coarse map, the map, and what is marked; below, some synthetic anomalies, as they teach."
         x = next(batches(one_picture(X), self.view_, 1))
         return explained(self.fitted_, x.to(self.device_), self.kind)
 

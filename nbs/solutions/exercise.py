@@ -30,7 +30,7 @@ def defined(source):
 
 
 def chapter(path, *names, change=()):
-    """A dict of what a chapter knows: its module, its imports, and what those cells define in which these names are.
+    """A dict of what a chapter knows: its module, imports and parameters, and what those cells define in which these names are.
 
     path: the notebook, seen from here; change: pairs (old, new) of what is written otherwise. KeyError for a name or an old
     text that the chapter does not have."""
@@ -40,7 +40,7 @@ def chapter(path, *names, change=()):
         if module := re.match(r"#\| default_exp (\S+)", source):
             there |= vars(import_module(f"g100.{module[1]}"))
         tree = ast.parse(source)
-        if set(names) & defined(source):
+        if set(names) & defined(source) or "parameters" in cell.metadata.get("tags", []):
             for old in [old for old in left if old in source]:
                 source = source.replace(old, left.pop(old))
             tree = ast.parse(source)
