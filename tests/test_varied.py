@@ -36,6 +36,7 @@ def test_a_chapter_offers_what_can_be_varied(path):
     for name, (value, other) in parameters.items():
         assert name in read, f"{name} is not used"
         assert type(value) is type(other) and value != other, name
+        assert isinstance(value, int | float | str | list), f"{name}: papermill writes a {type(value).__name__} as text"
 
 
 @pytest.mark.slow
