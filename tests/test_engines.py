@@ -472,10 +472,12 @@ def test_what_is_usual_lies_beside_the_graph_of_padded_pictures(tmp_path):
     made = runtime.exported_from(model, "onnx", "fp32", None)
     folder = write_exported(replace(made, card=dict(made.card) | {"certificate": {}}), tmp_path / "out")
     assert (folder / "usual.npy").stat().st_size == 128 + 8 * 48 * 48
+    assert json.loads((folder / "exported.json").read_text())["format"] == 2, "older code, which would overlook it, refuses it"
     good = np.load(folder / "usual.npy")
     np.testing.assert_array_equal(good[1], model.fitted_.judge.usual.spread.numpy())
     wrong = [np.zeros_like(good), good[:1], good.astype(np.float64), good[:, :-1], np.full_like(good, np.nan)]
-    for bad in [*(file_of(array) for array in wrong), b"", file_of(np.array([{}]), allow_pickle=True)]:
+    promised = file_of(good).replace(b"(2, 48, 48)", b"(9, 99, 99)")
+    for bad in [*(file_of(array) for array in wrong), b"", promised, file_of(np.array([{}]), allow_pickle=True)]:
         (folder / "usual.npy").write_bytes(bad)
         assert "usual.npy was altered" in line_of(load_exported, folder)
         hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("graph.onnx", "usual.npy")}

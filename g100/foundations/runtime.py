@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FIGURE', 'USUAL', 'EXPORTED', 'FILES', 'LARGEST', 'TIE', 'stacked', 'joined', 'painted', 'gallery', 'plotted',
            'chosen', 'rescaled', 'known_calibration', 'Inspection', 'Scoring', 'cut', 'within', 'finite', 'decided',
-           'as_wide', 'pooled', 'read_raw', 'laid_together', 'usual_file', 'usual_beside', 'shown', 'told_whole',
-           'told_in_crops', 'told', 'sealed', 'kept_scores', 'read_exported', 'scoring_from', 'calibration_from',
+           'as_wide', 'pooled', 'read_raw', 'laid_together', 'shown', 'told_whole', 'told_in_crops', 'told',
+           'usual_file', 'usual_beside', 'sealed', 'kept_scores', 'read_exported', 'scoring_from', 'calibration_from',
            'Exported', 'tried', 'load_exported', 'graph_of', 'compared', 'certified', 'exported_from', 'write_exported',
            'export']
 
@@ -17,8 +17,9 @@ import html
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -305,27 +306,6 @@ def laid_together(size: tuple[int, int], scoring: Scoring, maps: np.ndarray) -> 
             whole[top : top + scoring.tile, left : left + scoring.tile] += np.outer(down, across) * next(crops)
     return whole
 
-# %% ../../nbs/1_foundations/53_runtime.ipynb #5b1f07ac
-USUAL = "usual.npy"  # the file beside the graph with what is usual
-
-
-def usual_file(usual: "nn.Module") -> bytes:
-    "What is usual as a file of NumPy's: mean and spread (2, H, W), float32."
-    file = io.BytesIO()
-    np.save(file, np.stack([usual.mean.numpy(), usual.spread.numpy()]).astype(np.float32), allow_pickle=False)
-    return file.getvalue()
-
-
-def usual_beside(run: Engine, shape: tuple[int, int]) -> np.ndarray | None:
-    "Mean and spread (2, H, W) that lie beside a graph for views of that shape; None where there are none. Raises G100Error."
-    if USUAL not in run.graph:
-        return None
-    usual = np.load(io.BytesIO(run.graph[USUAL]), allow_pickle=False)
-    if usual.shape != (2, *shape) or usual.dtype != np.float32 or not np.isfinite(usual).all() or not (usual[1] > 0).all():
-        raise G100Error(f"{USUAL} is {usual.dtype} {usual.shape}, needed are finite numbers (2, {shape[0]}, {shape[1]}), the "
-                        "spread above 0")  # fmt: skip
-    return usual
-
 # %% ../../nbs/1_foundations/53_runtime.ipynb #c3a75cee
 def shown(images: ImageSet, view: View, batch_size: int) -> Iterator[np.ndarray]:
     "The pictures in their order as float32 arrays (B, 3, h, w), decoded ahead. G100Error that names one."
@@ -347,9 +327,10 @@ def shown(images: ImageSet, view: View, batch_size: int) -> Iterator[np.ndarray]
         yield np.stack(batch)
 
 
-def told_whole(run: Engine, images: ImageSet, scoring: Scoring, batch_size: int) -> Iterator[tuple]:
+def told_whole(run: Callable, images: ImageSet, scoring: Scoring, batch_size: int,
+               usual: np.ndarray | None = None) -> Iterator[tuple]:  # fmt: skip
     "Maps (B, H, W) and scores (B,) of whole pictures in their order, by a graph."
-    start, usual = 0, usual_beside(run, scoring.view.shape)
+    start = 0
     for x in shown(images, scoring.view, batch_size):
         if scoring.view.fit != "pad":
             yield tuple(run(x))
@@ -360,7 +341,7 @@ def told_whole(run: Engine, images: ImageSet, scoring: Scoring, batch_size: int)
             yield read_raw(raw[list(alike)], scoring, part, usual)
 
 
-def told_in_crops(run: Engine, images: ImageSet, scoring: Scoring, batch_size: int) -> Iterator[tuple]:
+def told_in_crops(run: Callable, images: ImageSet, scoring: Scoring, batch_size: int) -> Iterator[tuple]:
     "The map (1, H, W) and the score (1,) of each picture, from its crops."
     for i in range(len(images)):
         whole = ImageSet([images[i]], [images.names[i]], [-1], ["unknown"], [None])
@@ -369,13 +350,36 @@ def told_in_crops(run: Engine, images: ImageSet, scoring: Scoring, batch_size: i
         yield laid_together(whole.images[0].shape[:2], scoring, maps)[None], scores.max(keepdims=True)
 
 
-def told(run: Engine, images: ImageSet, scoring: Scoring, batch_size: int) -> Iterator[tuple]:
-    "Maps (B, H, W) and scores (B,) of pictures in their order, by a graph."
-    way = told_whole if scoring.tile is None else told_in_crops
-    return way(run, images, scoring, batch_size)
+def told(run: Callable, images: ImageSet, scoring: Scoring, batch_size: int,
+         usual: np.ndarray | None = None) -> Iterator[tuple]:  # fmt: skip
+    "Maps (B, H, W) and scores (B,) of pictures in their order, by a graph; `usual`: what lies beside that of padded ones."
+    if scoring.tile is not None:
+        return told_in_crops(run, images, scoring, batch_size)
+    return told_whole(run, images, scoring, batch_size, usual)
+
+# %% ../../nbs/1_foundations/53_runtime.ipynb #5b1f07ac
+USUAL = "usual.npy"  # the file beside the graph with what is usual
+
+
+def usual_file(usual: "nn.Module") -> bytes:
+    "What is usual as a file of NumPy's: mean and spread (2, H, W), float32."
+    file = io.BytesIO()
+    np.save(file, np.stack([usual.mean.cpu().numpy(), usual.spread.cpu().numpy()]).astype(np.float32), allow_pickle=False)
+    return file.getvalue()
+
+
+def usual_beside(engine: Engine, shape: tuple[int, int]) -> np.ndarray | None:
+    "Mean and spread (2, H, W) that lie beside a graph for views of that shape; None where there are none. Raises G100Error."
+    if USUAL not in engine.graph:
+        return None
+    usual = np.load(io.BytesIO(engine.graph[USUAL]), allow_pickle=False)
+    if usual.shape != (2, *shape) or usual.dtype != np.float32 or not np.isfinite(usual).all() or not (usual[1] > 0).all():
+        raise G100Error(f"{USUAL} is {usual.dtype} {usual.shape}, needed are finite numbers (2, {shape[0]}, {shape[1]}), the "
+                        "spread above 0")  # fmt: skip
+    return usual
 
 # %% ../../nbs/1_foundations/53_runtime.ipynb #1f21abaa
-EXPORTED = 2  # the format of the folder; a change that old code cannot read raises it. The first had no USUAL, and is read
+EXPORTED = 2  # the format of a folder with USUAL, which old code would overlook; without, it is 1
 FILES = {"onnx": ("graph.onnx",), "openvino": ("graph.xml", "graph.bin")}
 LARGEST = 2**34  # bytes of a file of a graph
 
@@ -450,11 +454,16 @@ class Exported:
         "How a picture of that size (H, W) lies under its map."
         return self.scoring.frame(size)
 
+    @cached_property
+    def usual(self) -> np.ndarray | None:
+        "Mean and spread (2, H, W) of good pictures' maps, where they lie beside the graph; read once."
+        return usual_beside(self.engine, self.scoring.view.shape)
+
     def inspect_batches(self, X, *, channels: str = "rgb", target_fpr: float | None = None) -> Iterator[Inspection]:
         "Inspections of `batch_size` pictures at a time, in order: memory does not grow with their number."
         images, start = as_image_set(X, channels), 0
         calibration = self.calibration if target_fpr is None else self.calibration.at(target_fpr)
-        for maps, scores in told(self.engine, images, self.scoring, self.batch_size):
+        for maps, scores in told(self.engine, images, self.scoring, self.batch_size, self.usual):
             part, start = images[start : start + len(scores)], start + len(scores)
             yield decided(part, *finite(maps, scores, part.names), self.scoring, calibration)
 
@@ -474,7 +483,7 @@ def tried(exported: Exported) -> Exported:
     shape = scoring.view.shape if scoring.tile is None else (scoring.tile, scoring.tile)
     black = as_image_set(np.zeros((1, *shape, 3), np.uint8))
     try:
-        maps, scores = next(told(exported.engine, black, scoring, exported.batch_size))
+        maps, scores = next(told(exported.engine, black, scoring, exported.batch_size, exported.usual))
     except G100Error as error:
         here = exported.engine.version
         raise error if made == here else G100Error(f"{error}; it was exported with {made}, and here is {here}") from None
@@ -555,8 +564,9 @@ def write_exported(exported: Exported, directory, force: bool = False) -> Path:
     engine, calibration = exported.engine, exported.calibration
     thresholds = {"threshold": calibration.threshold, "pixel_threshold": calibration.pixel_threshold}
     card = dict(exported.card) | {
-        "format": EXPORTED, "g100": __version__, "engine": engine.name, "precision": engine.precision,
-        "engine_version": engine.version, "scoring": asdict(exported.scoring), "calibration": kept_scores(calibration),
+        "format": EXPORTED if USUAL in engine.graph else 1, "g100": __version__, "engine": engine.name,
+        "precision": engine.precision, "engine_version": engine.version, "scoring": asdict(exported.scoring),
+        "calibration": kept_scores(calibration),
         "fitted": thresholds, "graph": {name: hashlib.sha256(data).hexdigest() for name, data in engine.graph.items()},
     }  # fmt: skip
     card = json.loads(json.dumps(card, default=plain))

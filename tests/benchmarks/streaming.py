@@ -5,7 +5,7 @@
     python -m tests.benchmarks.streaming --patches 125000 500000            merge and reduce against the greedy of everything
     python -m tests.benchmarks.streaming --update                           partial_fit of 100 pictures into a bank of 10,000
 
-What the first finds stands in nbs/results/streaming.csv. The pictures are seeded crops and mirrorings of good solar cells,
+What the first finds goes to nbs/results/streaming.csv. The pictures are seeded crops and mirrorings of good solar cells,
 written once to DIR and found there again. Each way runs in a process of its own, one after the other: features alone; a fit
 in blocks under --max-memory; with --whole a fit at once. Times are the processor's, which other work on the machine disturbs
 least; the peak is VmHWM, the process's largest resident memory. The targets: at most 4 GB and 1.25 times the features alone;
@@ -103,16 +103,16 @@ def by_number(counts: list[int], folder: Path, max_memory: float, threads: int, 
     print(f"{SIDE} px, Lite0, coreset_ratio={RATIO}, bank_size={BANK}, max_memory={max_memory} GB, {threads} thread(s)")
     print("pictures  way        CPU s  / features  ms a picture  peak MB")
     for n in counts:
-        cells(folder, n)
+        files = cells(folder, n)
         rows = {way: alone(way, folder, n, max_memory, threads) for way in ways}
         for way, row in rows.items():
             ratio = row["seconds"] / rows["features"]["seconds"]
             more = ", ".join(f"{k} {v:.5g}" for k, v in row.items() if k not in ("seconds", "peak_mb"))
             numbers = f"{row['seconds']:8.1f}{ratio:12.2f}{1e3 * row['seconds'] / n:14.1f}{row['peak_mb']:9.0f}"
             print(f"{n:8} {way:9}{numbers}  {more}", flush=True)
-        told = {"side": SIDE, "threads": threads, "max_memory": max_memory}
-        told |= {"bytes_a_picture": sum(file.stat().st_size for file in cells(folder, n)) // n}
-        short = {way: {k: float(f"{v:.5g}") for k, v in row.items()} for way, row in rows.items()}
+        size = sum(file.stat().st_size for file in files) // n
+        told = {"side": SIDE, "threads": threads, "max_memory": max_memory, "bytes_a_picture": size}
+        short = {way: {k: v if isinstance(v, int) else round(v, 4) for k, v in row.items()} for way, row in rows.items()}
         written([{"way": way, "pictures": n} | told | row for way, row in short.items()])
         met = rows["blocks"]["seconds"] <= 1.25 * rows["features"]["seconds"] and rows["blocks"]["peak_mb"] <= 4096
     return met
