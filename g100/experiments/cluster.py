@@ -8,6 +8,7 @@ __all__ = ['connected', 'answers', 'in_order', 'spread_over']
 # %% ../../nbs/3_experiments/39_cluster.ipynb #9a858c74
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,8 +40,10 @@ def answers(client, work: Callable, calls: list[tuple]) -> Iterator[tuple[int, o
 
     turn = uuid.uuid4().hex[:8]  # a name that Dask has seen is not computed again
     futures = {}
-    for i, call in enumerate(calls):
-        futures[client.submit(work, *call, key=f"{work.__name__}-{turn}-{i}", pure=False)] = i
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")  # a bank has some megabytes, and goes with few calls
+        for i, call in enumerate(calls):
+            futures[client.submit(work, *call, key=f"{work.__name__}-{turn}-{i}", pure=False)] = i
     try:
         for future in as_completed(futures, loop=client.loop):
             yield futures[future], future.result() if future.status == "finished" else future.exception()
