@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -352,13 +353,14 @@ def asked_elsewhere(detector: Detector, images: ImageSet, sha256: str, bank: tor
 def told_elsewhere(detector: Detector, lessons: Lessons, which: list[np.ndarray],
                    without: Callable[[int], nn.Module]) -> Iterator[tuple]:  # fmt: skip
     "As `told_again`, by other machines."
-    plain, step, device = clone(detector), AGAIN * detector.batch_size, lessons.device
+    plain, step, device, calls = clone(detector), AGAIN * detector.batch_size, lessons.device, []
     for k, held in enumerate(which):
         other, images = without(k), lessons.parted_at(held)[1].images
         parts = [images[i : i + step] for i in range(0, len(images), step)]
-        bank = other.bank.cpu(), other.bank_neighbors.cpu()
-        raws, scores = zip(*lessons.options.spread(asked_elsewhere, [(plain, part, part.sha256, *bank) for part in parts]),
-                           strict=True)  # fmt: skip
+        calls.append([(plain, part, part.sha256, other.bank.cpu(), other.bank_neighbors.cpu()) for part in parts])
+    found = iter(lessons.options.spread(asked_elsewhere, sum(calls, [])))
+    for mine in calls:
+        raws, scores = zip(*islice(found, len(mine)), strict=True)
         yield torch.cat(raws).to(device), None if scores[0] is None else torch.cat(scores).to(device)
 
 # %% ../../nbs/2_algorithms/17_bank.ipynb #548a4a63
