@@ -11,12 +11,13 @@ test pictures (anomalib's Folder sets half of the latter aside unless it is told
 both, at 256 x 256 without a crop; levels 2 and 3, a coreset of 1 %, Eq. 7 with 9 neighbours. anomalib loads pictures by two
 workers. g100 fits with its default calibration, `cross`, which judges every good picture by others; anomalib's fit does nothing
 of the kind. Judging is timed in two ways: bare, where neither normalises, draws nor measures (`inspect` and `Engine.predict`);
-and a test as users run it (`inspect`, image AUROC and all of g100's pixel metrics; and `Engine.test` with anomalib's own
-thresholds, normalisation and metrics, which are image and pixel AUROC and F1). Each side runs in a process of its own (memory:
-VmHWM), leaves its scores and maps as .npy, and both are measured by g100's metrics; what anomalib's own say is printed too.
+and a whole test (`inspect`, image AUROC and all of g100's pixel metrics; and `Engine.test` with anomalib's post-processor and
+its own metrics, image and pixel AUROC and F1, of which F1 means nothing here: without a validation no threshold is set). Each
+side runs in a process of its own (memory: VmHWM), leaves its scores and maps as .npy, and both are measured by g100's metrics;
+what anomalib's own say is printed too.
 
-The targets: a fit at least 35 times and a test at least 5 times as fast, at image AUROC, pixel AUROC and AUPRO that are equal
-or better to three digits. Exit code 1 when one is missed.
+The targets: a fit at least 35 times, judging in either way at least 5 times as fast, at image AUROC, pixel AUROC and AUPRO that
+are equal or better to three digits. Exit code 1 when one is missed.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-SIZE, RATIO, NEIGHBOURS, FASTER = 256, 0.01, 9, {"fit": 35, "judge": 0, "test": 5}
+SIZE, RATIO, NEIGHBOURS, FASTER = 256, 0.01, 9, {"fit": 35, "judge": 5, "test": 5}
 
 
 def lay_out(data: str, limit: int | None, folder: Path) -> None:
@@ -187,7 +188,7 @@ def compare(folder: Path, peer: str, weights: str) -> bool:
     met = [all(we[key] >= they[key] - 5e-4 for key in we)]
     for what, least in FASTER.items():
         ratio = theirs["seconds"][what] / ours["seconds"][what]
-        print(f"{what}: {ratio:.1f} times as fast" + f"   (at least {least})" * (least > 0))
+        print(f"{what}: {ratio:.1f} times as fast   (at least {least})")
         met.append(ratio >= least)
     print("equal or better" if met[0] else "WORSE in " + ", ".join(key for key in we if we[key] < they[key] - 5e-4))
     return all(met)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def by_workers(algorithm: str, files: list[str], turns: int) -> bool:
 
     parameters = SETTINGS if algorithm == "patchcore" else {"image_size": SETTINGS["image_size"]}
     took, said = {1: [], 2: []}, {}
-    for _, n in ((turn, n) for turn in range(turns) for n in took):
+    for n in [*took] * turns:
         ready = {"n_workers": n, "threads_per_worker": 1, "dashboard_address": None}
         with LocalCluster(**ready) as cluster, spread_over(cluster.scheduler_address) as spread:
             with connected(cluster.scheduler_address) as client:
@@ -68,15 +69,20 @@ def inspected(files: list[str]) -> bool:
         words = ["inspect", f"{place}/model", pictures, "--out", f"{place}/out"]
         with subprocess.Popen([sys.executable, "-m", "g100", *words], stdout=subprocess.DEVNULL) as going:
             while going.poll() is None:
-                seen.append(resident_mb(going.pid))
+                with suppress(OSError):  # it, or a child, has ended meanwhile
+                    seen.append(resident_mb(going.pid))
                 time.sleep(1)
         seconds = time.perf_counter() - start
+        if going.returncode or len(seen) < 30:
+            sys.exit(
+                f"g100 inspect ended with {going.returncode} after {seconds:.0f} s; half a minute is needed: more --pictures"
+            )
         with open(f"{place}/out/verdicts.csv") as file:
             names = [row["name"] for row in csv.DictReader(file)]
     quarters = [max(part) for part in np.array_split(seen[5:-1], 4)]
     print(f"{len(names)} pictures in {seconds:.0f} s; largest resident memory by quarters of the time: "
           + ", ".join(f"{mb:.0f}" for mb in quarters) + " MB", flush=True)  # fmt: skip
-    return going.returncode == 0 and len(set(names)) == len(names) == len(files) and quarters[3] <= 1.05 * quarters[1]
+    return len(set(names)) == len(names) == len(files) and quarters[3] <= 1.05 * quarters[1]
 
 
 def main() -> int:
