@@ -743,6 +743,14 @@ def test_machines_together_say_what_one_says(parameters, monkeypatch):
     np.testing.assert_allclose(there.score_samples(x), here.score_samples(x), rtol=tolerance)
 
 
+@given(st.integers(1, 10**6), st.integers(1, 256))
+def test_work_is_dealt_out_to_many_and_in_parts_that_fit(images, batch_size):
+    parts = semiorth.dealt(images, batch_size)
+    sizes = -(-images // parts), images // parts
+    assert sizes[1] >= 1 and sizes[0] <= semiorth.SHARD * batch_size
+    assert parts >= min(semiorth.PARTS, -(-images // batch_size))
+
+
 def test_moments_of_parts_are_those_of_the_whole():
     z = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0)) + 2
     mean, scatter, seen = torch.zeros(3, 5), torch.zeros(3, 5, 5), 0
