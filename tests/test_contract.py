@@ -266,6 +266,17 @@ def test_a_checkpoint_is_continued_only_by_the_training_it_belongs_to(name, tmp_
             again(**changed)
 
 
+@pytest.mark.parametrize("name", [name for name in TINY if name != "riad"])  # which has no network but its own
+def test_random_weights_are_drawn_by_the_seed(name):
+    def drawn(seed):
+        detector = tiny(name, weights="random", seed=seed)
+        return detector.build(detector.scoring().view.shape).state_dict().items()
+
+    weights = [{key: value for key, value in drawn(seed) if ".net." in key and value.dim() == 4} for seed in (0, 0, 1)]
+    assert weights[0] and all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert all(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
+
+
 @each_trained
 def test_a_budget_of_no_time_trains_a_step_and_says_so(name):
     detector = short(name, max_minutes=1e-9).fit(pictures(24, 64))

@@ -181,7 +181,7 @@ class FAVAE(TrainedDetector):
         check_sides(self.image_size, self.backbone, self.levels)
 
     def build(self, size: tuple[int, int]) -> PerceptualVAE:
-        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights), self.normalise)
+        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed), self.normalise)
         vae = VAE(size, teacher.channels, teacher.strides, self.width, self.z, self.bounded)
         vae = vae.to(memory_format=torch.channels_last).eval()
         check_grids(teacher, vae, size, self.backbone)

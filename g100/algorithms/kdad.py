@@ -326,7 +326,7 @@ class KDAD(TrainedDetector):
         return replace(super().scoring(), map_opening=1 if self.method == "discrepancy" else self.opening)
 
     def build(self, size: tuple[int, int]) -> Disagreement:
-        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights), self.normalise)
+        teacher = Teacher(Backbone(self.backbone, self.levels, self.weights, self.seed), self.normalise)
         at = strides(self.backbone, self.levels, self.pool)
         cloner = PublishedCloner() if self.cloner == "published" else SlimCloner(teacher.channels, at, self.width)
         told = {name: getattr(self, name) for name in ("value_weight", "pool", "seed", *self.unseen)}

@@ -203,7 +203,7 @@ class PatchCore(Detector):
         return cls(**{name: value for name, (value, _) in RECIPE.items()} | parameters)
 
     def build(self, size: tuple[int, int]) -> PatchMemory:
-        return PatchMemory(Backbone(self.backbone, self.levels, self.weights), self.patch_size, self.feature_dim)
+        return PatchMemory(Backbone(self.backbone, self.levels, self.weights, self.seed), self.patch_size, self.feature_dim)
 
     def projected(self, memory: torch.Tensor) -> torch.Tensor:
         "Patches (M, D) as the coreset is chosen among them, (M, d)."

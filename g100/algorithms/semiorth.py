@@ -344,7 +344,8 @@ class SemiOrthogonal(Detector):
             raise G100Error(f"epsilon={self.epsilon}: at least 1e-8 with storage='half', whose numbers end at 65504")
 
     def build(self, size: tuple[int, int]) -> Gaussians:
-        return Gaussians(Backbone(self.backbone, self.levels, self.weights), self.upsampling, self.storage, self.window)
+        backbone = Backbone(self.backbone, self.levels, self.weights, self.seed)
+        return Gaussians(backbone, self.upsampling, self.storage, self.window)
 
     def evidence_in(self, x: torch.Tensor, at: tuple[float, float]) -> dict:
         fitted = self.fitted_
