@@ -16,6 +16,7 @@ from tests.notebooks import NBS, chapters, read, solutions
 SECTION = re.compile(r"^## Exercises\n(.*?)(?=^#|^\*\*|\Z)", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"^(\d+)\. (.*?)(?=^\d+\. |\Z)", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"(?P<said>.*?)(?: \*You should see (?P<target>.+?)\*)?(?: \[Solution\]\((?P<link>\S+)\))?")
+CHAPTER = re.compile(r"^## (\d+)\. |^### Exercise (\d+)\.", re.MULTILINE)
 HEADING = re.compile(r"^### Exercise (\d+\.\d+)$", re.MULTILINE)
 QUOTE = re.compile(r"^> \*\*\[(\d+\.\d+)\]\((\S+)\)\*\* (.*?)(?=^[^>]|\Z)", re.MULTILINE | re.DOTALL)
 SEEN = re.compile(r"^you should see (.*?)(?: \(here .*)?$", re.MULTILINE)
@@ -93,6 +94,16 @@ def test_a_chapter_leads_to_the_solution_and_says_the_number_that_it_prints(path
         told, printed = exercise.target or "", numbers(found[number][2])
         assert numbers(told) <= printed, f"{number}: {told}, printed is {printed}"
         assert all(name in found[number][2] for name in re.findall(r"`([^`]+)`", told)), number
+
+
+@pytest.mark.parametrize("path", solutions(), ids=lambda path: path.stem)
+def test_solutions_stand_below_the_heading_of_their_chapter(path):
+    text, chapter = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown"), None
+    found = CHAPTER.findall(text)
+    assert found
+    for heading, exercise in found:
+        chapter = heading or chapter
+        assert not exercise or exercise == chapter
 
 
 def test_every_part_with_exercises_has_a_notebook_and_no_chapter_is_without_a_part():

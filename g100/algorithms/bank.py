@@ -53,7 +53,8 @@ def projected_dim(dim: int, projection_dim: int | None) -> int | None:
 
 
 def fit_bytes(patches: int, dim: int, projection_dim: int | None, cross: bool = False) -> int:
-    """Bytes of the feature matrix and of its projection, float32: what `fit` holds at its peak, but for one batch.
+    """Bytes of the feature matrix and of its projection, float32: what `fit` holds at its peak, but for one batch and, where
+    pictures are padded, a copy of the matrix without the padding.
 
     cross: with a fold of it beside it, or of its projection.
     """

@@ -112,7 +112,7 @@ def k_center_greedy(X, n: int, *, seed: int = 0, buffer: int = 512, progress: bo
     gap: the distances (N,) of the rows to centres that are there already, with which the picks cover together.
 
     The picks are those of the sequential greedy (Gonzalez 1985; PatchCore, arXiv 2106.08265), made in lazy batches
-    from a buffer of at first `buffer` points. Beside X it holds two numbers a point and a fixed 10 to 30 MB.
+    from a buffer of at first `buffer` points. Beside X it holds two numbers a point, and what does not grow with N.
     G100Error for n outside 1..N, a wrong shape or type, NaN and Inf.
     """
     X = _points(X)

@@ -145,7 +145,7 @@ def perlin_noise(size: tuple[int, int], cells: torch.Tensor, random: torch.Gener
 
 # %% ../../nbs/2_algorithms/30_synthetic.ipynb #f53d8bda
 def perlin(x: torch.Tensor, random: torch.Generator) -> Spoilt:
-    "Blobs, grains and streaks of Perlin noise, in which another picture of the batch, changed, is blended in: Eq. 5."
+    "Blobs, grains and streaks of Perlin noise, in which another picture of the batch (or itself), changed, is blended in."
     B, (H, W) = len(x), x.shape[2:]
     cells = 2 ** torch.randint(1, 6, (B, 2), generator=random)
     noise = perlin_noise((H, W), cells.to(x.device), random).flatten(1)

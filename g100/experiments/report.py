@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/3_experiments/48_report.ipynb #3e73a0b2
 def shown(value) -> str:
-    "A value as a table shows it: three significant decimals, a dash for None."
+    "A value as a table shows it: three decimals, a dash for None."
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -150,7 +150,7 @@ class Calibration:
         return self.lowest, float(self.peaks.max())
 
     def p_values(self, scores) -> np.ndarray:
-        "Eq. 10 for scores (N,): the probability of a good picture to score as high or higher, in [1 / (n + 1), 1]."
+        "Eq. 10 for scores (N,): the share of good pictures that score as high or higher, in [1 / (n + 1), 1]."
         return conformal_p_values(self.scores, scores)
 
     def at(self, target_fpr: float) -> "Calibration":

@@ -147,7 +147,7 @@ class View:
         return x[0, :, top : top + self.shape[0], left : left + self.shape[1]].expand(3, *self.shape).contiguous()
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        "The same as `image` without torch, float32 (3, h, w); they differ by at most about 1e-5."
+        "The same as `image` without torch, float32 (3, h, w); they differ by at most 3e-5."
         rh, rw, top, left = geometry(self, *image.shape[:2])
         x = np.moveaxis(own_colours(image), 2, 0).astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
         if x.shape[1:] != (rh, rw):
