@@ -226,7 +226,7 @@ def test_map_is_upsampled_and_smoothed(fitted):
 
 
 def test_full_width_does_not_depend_on_the_rotation():
-    parameters = SETTINGS | {"levels": (1,), "k": 64}
+    parameters = SETTINGS | {"backbone": "lite0", "weights": "embedded", "levels": (1,), "k": 24}  # a network without the seed
     teach, held = split(as_image_set(pictures(30, 64)), 0.2, 0)
     maps = []
     for seed in (0, 1):
