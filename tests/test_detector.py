@@ -5,8 +5,11 @@ import dataclasses
 import json
 import os
 import pickle
+import platform
 import re
 import stat
+import subprocess
+import sys
 import warnings
 
 import cv2
@@ -403,6 +406,42 @@ def test_auto_on_a_gpu_names_the_gpu(monkeypatch):
 
 def test_a_device_that_is_not_there_is_one_line():
     assert "device='abacus'" in line_of(lambda: MeanPicture(**SETTINGS).fit(pictures(30), device="abacus"))
+
+
+FAULTS = """
+import resource
+import torch
+from g100.foundations.engines import keep_freed
+from g100.foundations.lessons import pick_device
+
+def faults():
+    "Of a block of 64 MiB that is filled and freed five times."
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.zeros(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+pick_device("cpu")
+faults()
+print(first, faults(), keep_freed())
+"""
+
+
+def counted(**variables: str) -> tuple[int, int, bool]:
+    "Page faults of a process before and after a device was picked, and whether its allocator was told."
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD", "GLIBC"))}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=clean | variables, capture_output=True, text=True, check=True)
+    first, after, told = done.stdout.split()
+    return int(first), int(after), told == "True"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_on_the_cpu_freed_memory_is_kept_unless_the_environment_says_otherwise():
+    first, after, told = counted()
+    assert told and after < first / 10
+    first, after, told = counted(MALLOC_ARENA_MAX="2")
+    assert not told and after > first / 2
 
 
 def test_processes_draw_numbers_of_their_own():

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from .calibration import Calibration
-from .engines import Engine
+from .engines import Engine, keep_freed
 from .errors import G100Error, bar, remark
 from .maps import IMAGE_SCORES, Mosaic, full_size, image_score, tile_starts
 from .overlay import opened
@@ -78,14 +78,17 @@ def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 # %% ../../nbs/1_foundations/11_lessons.ipynb #ee755ac0
 def pick_device(name: str) -> torch.device:
-    'The device of that name; "auto" is the current GPU where there is one (under a launcher its own), else "cpu".'
-    if name == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    if name == "auto":
+    """The device of that name; "auto" is the current GPU where there is one (under a launcher its own), else "cpu".
+
+    On the CPU the process keeps from now on what its batches free (`keep_freed`).
+    """
+    if name == "auto" and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
     try:
-        if name is None or (found := torch.empty(0, device=name).device).type == "meta":
+        if name is None or (found := torch.empty(0, device="cpu" if name == "auto" else name).device).type == "meta":
             raise TypeError("nothing is computed there")
+        if found.type == "cpu":
+            keep_freed()
         return found
     except (RuntimeError, AssertionError, TypeError) as error:
         raise G100Error(f"device={name!r}: {str(error).splitlines()[0]}; try 'auto' or 'cpu'") from None
