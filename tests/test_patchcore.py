@@ -593,6 +593,7 @@ def test_machines_together_say_what_one_says_with_the_same_blocks(name, monkeypa
     parameters = SOME[name] | ({"max_memory": 0.0025} if name == "split" else {})
     monkeypatch.setattr(bank, "SHARD", 3 if "tile" in parameters else 1)
     monkeypatch.setattr(bank, "AGAIN", 1)
+    monkeypatch.setattr(bank, "STAYS", 2)  # so little that nothing is thinned twice
     X = uneven(34) if "framing" in parameters else pictures(34, 64)
     kinds = SETTINGS | {"coreset_ratio": 0.05, "max_memory": 0.0035} | parameters
     here = PatchCore(**kinds).fit(X, device="cpu")

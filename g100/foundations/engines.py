@@ -291,13 +291,14 @@ RETURNED = 2**28  # bytes: larger blocks go back to the operating system, as doe
 
 
 @cache
-def keep_freed() -> bool:
+def keep_freed(but: str | None = None) -> bool:
     """Tell the GNU C library to keep blocks that are freed for those that are asked for next; whether it was told.
 
     It is not where the environment has another allocator or settings of this one (LD_PRELOAD, GLIBC_TUNABLES, MALLOC_...).
+    but: a variable that does not count.
     """
-    chosen = any(name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_") for name in os.environ)
-    if chosen or platform.libc_ver()[0] != "glibc":
+    chosen = [name for name in os.environ if name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_")]
+    if set(chosen) - {but} or platform.libc_ver()[0] != "glibc":
         return False
     tell, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # malloc.h
     return bool(tell(mmap_threshold, RETURNED) and tell(trim_threshold, 4 * RETURNED))
