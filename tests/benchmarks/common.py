@@ -14,6 +14,7 @@ from g100.algorithms.synthetic import synthetic_test
 from g100.experiments.experiment import metric_shape
 from g100.experiments.table import write_rows
 from g100.foundations.detector import Detector
+from g100.foundations.engines import keep_freed
 from g100.foundations.layouts import load_data
 from g100.foundations.maps import IMAGE_SCORES, image_score
 from g100.foundations.metrics import auroc
@@ -25,7 +26,8 @@ RESULTS = Path(__file__).resolve().parents[2] / "nbs" / "results"
 
 
 def milliseconds(*works, repeats: int = 7, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    "The median of each, run in turns so that a busy machine disturbs all."
+    "The median of each, run in turns so that a busy machine disturbs all; freed memory is kept, as detectors keep it."
+    keep_freed()
     took = [[] for _ in works]
     for i in range(repeats + 1):
         for times, work in zip(took, works, strict=True):

@@ -34,7 +34,7 @@ from g100.foundations.calibration import Calibration
 from g100.foundations.detector import Detector, built, joined
 from g100.foundations.features import Backbone
 from g100.foundations.layouts import load_data
-from g100.foundations.lessons import Judge, Lessons, Options, folds, kept_of
+from g100.foundations.lessons import Judge, Lessons, Options, folds, kept_of, pick_device
 from g100.foundations.metrics import auroc
 from tests.benchmarks.common import RESULTS
 
@@ -137,7 +137,7 @@ def deals(name: str, spec: str, lines) -> None:
     good = good[np.sort(np.random.default_rng(0).permutation(len(good))[:GOOD])]
     for cls, way in ((semiorth.SemiOrthogonal, by_gaussians), (patchcore.PatchCore, by_patchcore)):
         detector = cls(image_size=SIDE)
-        lessons = Lessons(good, detector.scoring(), 16, Options(torch.device("cpu")))
+        lessons = Lessons(good, detector.scoring(), 16, Options(pick_device("cpu")))
         judge = Judge(built(detector, lessons), lessons.scoring)
         dealt = way(detector, judge, lessons)
         for seed, given, taught, held, fresh in dealings(len(good)):

@@ -56,7 +56,7 @@ def worked(way: str, folder: Path, n: int, max_memory: float, threads: int) -> d
     import torch
 
     from g100 import PatchCore
-    from g100.foundations.lessons import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options, pick_device
     from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ def worked(way: str, folder: Path, n: int, max_memory: float, threads: int) -> d
     if way == "features":
         model = detector.build((SIDE, SIDE)).eval()
         with torch.inference_mode():
-            for x in Lessons(images, detector.scoring(), 16, Options(torch.device("cpu"))).batches(""):
+            for x in Lessons(images, detector.scoring(), 16, Options(pick_device("cpu"))).batches(""):
                 model.patches(x)
     else:
         detector.fit(images, device="cpu")
@@ -146,14 +146,14 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
     from g100.algorithms.coreset import k_center_greedy
     from g100.algorithms.merging import Summary, merged
     from g100.algorithms.patchcore import PatchCore
-    from g100.foundations.lessons import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options, pick_device
     from g100.foundations.sources import as_image_set
 
     torch.set_num_threads(threads)
     images = as_image_set([str(file) for file in cells(folder, -(-max(numbers) // 784))])
     model, met = PatchCore().build((SIDE, SIDE)).eval(), True
     with torch.inference_mode():
-        lessons = Lessons(images, PatchCore(image_size=SIDE).scoring(), 16, Options(torch.device("cpu")))
+        lessons = Lessons(images, PatchCore(image_size=SIDE).scoring(), 16, Options(pick_device("cpu")))
         X = torch.cat([model.patches(x).flatten(0, 2) for x in lessons.batches("")])
     print(" patches  centres   at once: CPU s  radius   in pieces: CPU s  certified")
     for n in numbers:
@@ -177,7 +177,7 @@ def update(folder: Path, threads: int) -> bool:
     import torch
 
     from g100 import PatchCore
-    from g100.foundations.lessons import Lessons, Options
+    from g100.foundations.lessons import Lessons, Options, pick_device
     from g100.foundations.sources import as_image_set
 
     warnings.simplefilter("ignore")
@@ -189,7 +189,7 @@ def update(folder: Path, threads: int) -> bool:
     for _ in range(4):
         start = time.process_time()
         with torch.inference_mode():
-            for x in Lessons(more, fitted.fitted_.scoring, 16, Options(torch.device("cpu"))).batches(""):
+            for x in Lessons(more, fitted.fitted_.scoring, 16, Options(pick_device("cpu"))).batches(""):
                 fitted.fitted_.model.patches(x)
         took["features"].append(time.process_time() - start)
         start, later = time.process_time(), copy.copy(fitted)
