@@ -317,7 +317,7 @@ def covering_radius(detector: Detector, images: ImageSet) -> float:
     return farthest
 
 # %% ../../nbs/2_algorithms/17_bank.ipynb #97ec8863
-SHARD, AGAIN = 16, 4  # batches in a block that is thinned elsewhere, and of pictures that are looked at again
+SHARD, AGAIN = 16, 2  # batches in a block that is thinned elsewhere, and of pictures that are looked at again
 
 
 @torch.no_grad()
