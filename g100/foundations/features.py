@@ -220,7 +220,7 @@ def weighted(name: str, levels: Sequence[int], weights, seed: int) -> nn.Module:
     return fill(build(name, levels), from_file(weights), str(weights))
 
 # %% ../../nbs/1_foundations/04_features.ipynb #4844c39a
-BITE = 2**18  # pixels that a processor sees at once: their feature maps stay near its cache
+BITE = 2**18  # pixels that a processor sees at once, without gradients
 
 
 class Backbone(nn.Module):
@@ -251,10 +251,10 @@ class Backbone(nn.Module):
         if self.engine is not None and not torch.compiler.is_exporting():
             maps = map(torch.from_numpy, self.engine(x.numpy()))
             return [f.contiguous(memory_format=torch.channels_last) for f in maps]
-        bite = max(1, BITE // (x.shape[2] * x.shape[3]))
-        if x.is_cpu and len(x) > bite and not (torch.is_grad_enabled() or torch.compiler.is_exporting()):
-            return [torch.cat(parts) for parts in zip(*map(self.seen, x.split(bite)), strict=True)]
-        return self.seen(x)
+        if torch.compiler.is_exporting() or torch.is_grad_enabled() or not x.is_cpu:
+            return self.seen(x)
+        bites = x.split(max(1, BITE // (x.shape[2] * x.shape[3])))
+        return [torch.cat(parts) if len(bites) > 1 else parts[0] for parts in zip(*map(self.seen, bites), strict=True)]
 
     def seen(self, x: torch.Tensor) -> list[torch.Tensor]:
         "The same, by torch and at once."

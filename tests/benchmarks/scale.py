@@ -3,10 +3,11 @@
     python -m tests.benchmarks.scale --workers --pictures 1000 --folder DIR    fits by one and by two workers of a Dask cluster
     python -m tests.benchmarks.scale --inspect --pictures 20000 --folder DIR   memory of one `g100 inspect` as it goes
 
-Two workers are to be at least 1.7 times as fast by the clock, which needs two idle cores: each worker has one, for all of its
-threads, as if it were a machine of its own, and the client computes with one thread. Fits are repeated in turns, and the medians count; both fits of an algorithm must call the same pictures
-abnormal. An inspection is to have as many rows as there are pictures, and not to take more memory in its last quarter than in
-its second by a twentieth. Exit code 1 when a target is missed.
+Two workers are to be at least 1.7 times as fast by the clock, which needs two idle cores: each worker has one, for all of
+its threads, as if it were a machine of its own, and the client computes with one thread. Fits are repeated in turns, and
+the medians count; both fits of an algorithm must call the same pictures abnormal. An inspection is to have as many rows as
+there are pictures, and not to take more memory in its last quarter than in its second by a twentieth. Exit code 1 when a
+target is missed.
 """
 
 import argparse
