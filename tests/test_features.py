@@ -252,6 +252,26 @@ def test_gradients_reach_the_picture():
         assert not Backbone("resnet18", (0,), "random")(X)[0].requires_grad
 
 
+@pytest.mark.parametrize("n", [1, 3, 4, 7])
+def test_without_gradients_a_processor_sees_a_batch_in_bites(n, monkeypatch):
+    net, x, sizes = Backbone("resnet18", (1, 2), "random"), torch.rand(n, 3, 64, 96), []
+    monkeypatch.setattr(gb, "BITE", 3 * 64 * 96)
+    net.net.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    whole = net(x)
+    with torch.inference_mode():
+        maps = net(x)
+    assert sizes == [n, *[3] * (n // 3), *[n % 3] * (n % 3 > 0)]
+    for one, other in zip(maps, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+        assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_picture_larger_than_a_bite_is_seen_alone(monkeypatch):
+    monkeypatch.setattr(gb, "BITE", 100)
+    with torch.inference_mode():
+        assert [len(f) for f in Backbone("resnet18", (1, 2), "random")(torch.rand(2, 3, 32, 32))] == [2, 2]
+
+
 def test_normalisation_is_the_networks_own():
     for name, mean in (("lite0", 0.5), ("resnet18", 0.485)):
         net = Backbone(name, (1,), "random")

@@ -142,7 +142,7 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
     "CPU seconds of the greedy of everything and of merge and reduce, by the number of patches; whether the latter is faster."
     import torch
 
-    from g100.algorithms.bank import PART
+    from g100.algorithms.bank import PART, STAYS
     from g100.algorithms.coreset import k_center_greedy
     from g100.algorithms.merging import Summary, merged
     from g100.algorithms.patchcore import PatchCore
@@ -161,7 +161,7 @@ def by_patches(numbers: list[int], folder: Path, threads: int) -> bool:
         start = time.process_time()
         whole = k_center_greedy(x, k)
         middle = time.process_time()
-        few = merged([Summary(part).reduced(-(-2 * k * len(part) // n)) for part in x.split(min(PART, n // 4))]).reduced(k)
+        few = merged([Summary(part).reduced(-(-STAYS * k * len(part) // n)) for part in x.split(min(PART, n // 4))]).reduced(k)
         end = time.process_time()
         at_once = f"{n:8} {k:8} {middle - start:16.1f} {float(whole.radius[-1]):7.2f}"
         print(f"{at_once} {end - middle:18.1f} {few.radius:10.2f}", flush=True)
