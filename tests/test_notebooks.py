@@ -122,6 +122,7 @@ def test_readme_is_what_the_index_says():
 
 LONG = {"16_patchcore", "17_bank", "20_semiorth", "25_riad", "26_vae", "27_favae", "29_kdad", "32_fcdd"}  # minutes
 LONG |= {"48_report", "35_comparison", "51_console", "40_your_own", "37_watch", "38_engines", "21_alignment"}
+LONG |= {"14_merging"}
 LONG |= {"1_see_and_measure", "2_remember", "3_learn", "4_compare"}  # solutions of more than 20 s
 RUN = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in chapters() + solutions()]
 

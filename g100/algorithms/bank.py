@@ -259,18 +259,19 @@ def thinned_here(detector: Detector, model: nn.Module, lessons: Lessons, parts: 
     for now, images in in_blocks(model, lessons, shape, block):
         memory, (there, some) = images.flatten(0, 2), parts_within(parts, now)
         seen = lessons.seen(shape[:2], now)
-        yield there, in_parts(detector, memory, detector.projected(memory), seen, some, STAYS * share, now.start)
+        yield there, in_parts(detector, memory, detector.projected(memory), seen, some, share, now.start)
 
 
 @torch.no_grad()
 def summarised(detector: Detector, model: nn.Module, lessons: Lessons, parts: list[torch.Tensor], block: int,
-               shape: tuple[int, ...], share: float) -> tuple[list[Summary], list[int]]:  # fmt: skip
-    "Of each part, numbers of images: what is left of its patches, so many images at a time, and how many these were."
+               shape: tuple[int, ...], share: float, stays: int) -> tuple[list[Summary], list[int]]:  # fmt: skip
+    """Of each part, numbers of images: what is left of its patches, so many images at a time, and how many these were; of a
+    block `stays` times the share."""
     limit = math.inf if detector.max_memory is None else 1e9 * detector.max_memory
     most = limit * WAITING / left_bytes(shape[2], detector.projection_dim)
     waiting, own = [[] for _ in parts], [0] * len(parts)
     way = thinned_here if lessons.options.spread is None else thinned_elsewhere
-    for there, found in way(detector, model, lessons, parts, block, shape, share):
+    for there, found in way(detector, model, lessons, parts, block, shape, stays * share):
         for k, (few, n) in zip(there, found, strict=True):
             waiting[k], own[k] = [*waiting[k], few], own[k] + n
         if sum(len(few) for each in waiting for few in each) > most:
@@ -286,7 +287,7 @@ def streamed(detector: Detector, model: nn.Module, lessons: Lessons, parts: list
     "Fill the module from more images than are held at a time; what is left of each part, its patches, the share that is kept."
     total = total_of(lessons, shape[:2], block)
     share = share_of(detector, total)
-    few, own = summarised(detector, model, lessons, parts, block, shape, share)
+    few, own = summarised(detector, model, lessons, parts, block, shape, share, STAYS)
     fill(detector, model, merged(few), max(1, round(share * total)), lessons, shape[:2], -(-len(lessons.images) // block))
     return few, own, share
 
@@ -337,7 +338,7 @@ def thinned_elsewhere(detector: Detector, model: nn.Module, lessons: Lessons, pa
     images, plain = lessons.images, clone(detector)
     slices = [slice(i, min(i + block, len(images))) for i in range(0, len(images), block)]
     within = [parts_within([part.cpu() for part in parts], now) for now in slices]
-    calls = [(plain, images[now], images[now].sha256, some, STAYS * share, now.start)
+    calls = [(plain, images[now], images[now].sha256, some, share, now.start)
              for now, (_, some) in zip(slices, within, strict=True)]  # fmt: skip
     for (there, _), found in zip(within, lessons.options.spread(block_elsewhere, calls), strict=True):
         yield there, [(few.to(lessons.device), n) for few, n in found]
@@ -480,7 +481,7 @@ def taken_in(detector: Detector, lessons: Lessons, which: list[np.ndarray]) -> t
     shape, verbose = shape_of(model, lessons), lessons.options.verbose
     parts = [torch.from_numpy(np.flatnonzero(np.isin(lessons.owner, part))).to(lessons.device) for part in which]
     block = block_of(detector, images, shape[0] * shape[1], shape[2], len(parts), verbose)
-    few, own = summarised(detector, model, lessons, parts, block, shape, detector.coreset_ratio)
+    few, own = summarised(detector, model, lessons, parts, block, shape, detector.coreset_ratio, 2)
     return few, own, shape, -(-images // block)
 
 
