@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ..foundations.engines import DASKS, keep_freed
 from ..foundations.errors import G100Error, needs
 
 # %% ../../nbs/3_experiments/39_cluster.ipynb #d72e99a4
@@ -30,7 +29,6 @@ def connected(address: str, seconds: float = 5.0) -> Iterator:
         raise G100Error(f"--scheduler {address}: no Dask scheduler answers there ({' '.join(str(error).split())}); "
                         "start one with: dask scheduler") from None  # fmt: skip
     with client:
-        client.run(keep_freed, but=DASKS, on_error="ignore")  # before they have threads that compute
         if not client.nthreads():
             print(f"the scheduler at {address} has no worker yet; waiting for one", flush=True)
         yield client

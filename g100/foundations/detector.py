@@ -34,7 +34,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .calibration import Calibration
-from .engines import DASKS, Engine, chosen_engine, compiled, keep_freed
+from .engines import Engine, chosen_engine, compiled
 from .errors import G100Error, printable, unknown
 from .features import Backbone
 from g100.foundations.lessons import (
@@ -272,7 +272,6 @@ def begun_elsewhere(detector: "Detector", images: ImageSet, sha256: str) -> tupl
     if not same:
         raise G100Error(f"worker {platform.node()}: the pictures from {images.names[0]} on are not those of the command that "
                         "fits; copy the data again, or share its folder")  # fmt: skip
-    keep_freed(but=DASKS)
     scoring = replace(detector.scoring(), tile=None)  # crops are cut
     lessons = Lessons(images, scoring, detector.batch_size, Options(pick_device("auto")))
     return built(detector, lessons), lessons
